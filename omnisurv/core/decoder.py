@@ -1,0 +1,86 @@
+"""The joint decoder: any slot of any modality, predicted from whatever was visible."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from omnisurv.core.batch import Layout
+from omnisurv.core.encoder import Latent
+from omnisurv.layers import Block, pack, sine_cosine
+from omnisurv.shapes import Bool, Float, Tensor
+
+
+class Decoder(nn.Module):
+    """Self-attention among visible tokens; wanted slots read from them and from nobody else.
+
+    Because mask tokens are never keys, a slot's prediction does not depend on which other slots
+    are asked for: decoding only what is scored gives the same numbers as decoding everything,
+    and an absent modality costs nothing until somebody wants it.
+
+    Args:
+        layout: slots of the modalities.
+        predicts: for each modality the module that turns decoder states (m, d) with their
+            positions inside the modality (m,) into patches (m, p).
+        encoder_dim: width of the encoder's tokens.
+        dim: width d of the decoder.
+        heads: attention heads.
+        mlp: width of the hidden layer of each block's MLP.
+        depth: number of blocks.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        predicts: Mapping[str, nn.Module],
+        *,
+        encoder_dim: int,
+        dim: int,
+        heads: int,
+        mlp: int,
+        depth: int,
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.project = nn.Linear(encoder_dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
+        self.modality = nn.Parameter(torch.empty(len(layout.lengths), dim).normal_(std=0.02))
+        positions = torch.cat([sine_cosine(length, dim) for length in layout.lengths.values()])
+        self.register_buffer("position", positions, persistent=False)
+        self.register_buffer("modality_of_slot", layout.modality_of_slot, persistent=False)
+        self.blocks = nn.ModuleList([Block(dim, heads, mlp) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dim)
+        self.predicts = nn.ModuleDict(predicts)
+
+    def forward(self, latent: Latent, wanted: Bool[Tensor, "b n"]) -> dict[str, Tensor]:
+        """Predict the patches of the wanted slots.
+
+        Returns:
+            For each modality (b, l, p); NaN where a slot was not wanted.
+        """
+        rows, slots = wanted.nonzero(as_tuple=True)
+        states = self._states(latent, rows, slots)
+        predicted = {}
+        for name, where in self.layout.slices.items():
+            shape = (len(wanted), self.layout.lengths[name], self.layout.widths[name])
+            dense = states.new_full(shape, torch.nan)
+            mine = (slots >= where.start) & (slots < where.stop)
+            if bool(mine.any()):
+                inside = slots[mine] - where.start
+                patch = self.predicts[name](states[mine], inside)
+                dense = dense.to(patch.dtype).index_put((rows[mine], inside), patch)
+            predicted[name] = dense
+        return predicted
+
+    def _states(self, latent: Latent, rows: Tensor, slots: Tensor) -> Float[Tensor, "m d"]:
+        """Return the decoder's state of each wanted slot."""
+        place = self.position + self.modality[self.modality_of_slot]
+        summary = self.project(latent.summary)[:, None]
+        seen = self.project(latent.tokens) + place[latent.slots]
+        context = torch.cat([summary, seen], dim=1)
+        keys = torch.cat([latent.usable.new_ones(len(seen), 1), latent.usable], dim=1)
+        queries, _, columns = pack(self.mask_token + place[slots], rows, len(seen))
+        sequence = torch.cat([context, queries], dim=1)
+        for block in self.blocks:
+            sequence = block(sequence, keys)
+        return self.norm(sequence[rows, columns + keys.shape[1]])

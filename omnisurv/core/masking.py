@@ -1,0 +1,107 @@
+"""Mask samplers: each *draws* which observed tokens the encoder may see; none applies anything.
+
+Every sampler takes ``observed`` and returns ``visible ⊆ observed`` (True = usable), both over
+all slots of all modalities, and takes its randomness from one ``torch.Generator``.
+"""
+
+from collections.abc import Collection
+
+import torch
+
+from omnisurv.core.batch import Layout
+from omnisurv.shapes import Bool, Float, Int, Tensor
+
+
+def keep_random(
+    candidates: Bool[Tensor, "b n"], keep: Int[Tensor, " b"], generator: torch.Generator
+) -> Bool[Tensor, "b n"]:
+    """Keep ``keep[i]`` random candidates of row i (all of them where there are fewer)."""
+    noise = torch.rand(candidates.shape, generator=generator).to(candidates.device)
+    noise = noise.masked_fill(~candidates, 2.0)
+    rank = noise.argsort(dim=1).argsort(dim=1)
+    return candidates & (rank < keep[:, None])
+
+
+def uniform(
+    observed: Bool[Tensor, "b n"], layout: Layout, ratio: float, generator: torch.Generator
+) -> Bool[Tensor, "b n"]:
+    """Hide ``ratio`` of the observed tokens of each modality (impuTMAE §2: one half).
+
+    A modality with a single token is hidden with probability ``ratio``.
+    """
+    visible = torch.zeros_like(observed)
+    for where in layout.slices.values():
+        has = observed[:, where]
+        exact = has.sum(1) * (1.0 - ratio)
+        draw = torch.rand(len(has), generator=generator).to(has.device)
+        keep = torch.floor(exact + draw).long()  # rounds at random, so the mean ratio is exact
+        visible[:, where] = keep_random(has, keep, generator)
+    return visible
+
+
+def dirichlet(
+    observed: Bool[Tensor, "b n"],
+    layout: Layout,
+    ratio: float,
+    alpha: float,
+    generator: torch.Generator,
+) -> Bool[Tensor, "b n"]:
+    """Share a budget of ``1 - ratio`` of a patient's tokens among the modalities present.
+
+    The shares are Dirichlet(``alpha``) over *present* modalities (MultiMAE §3.2; BM-MAE §2.1
+    with alpha = 1 and ratio = 0.75); what a modality cannot use goes to the others.
+    """
+    counts = torch.stack([observed[:, s].sum(1) for s in layout.slices.values()], dim=1)
+    budget = torch.round(counts.sum(1) * (1.0 - ratio)).long()
+    shares = _dirichlet_shares(counts > 0, alpha, generator)
+    keep = _spend(shares, counts, budget)
+    visible = torch.zeros_like(observed)
+    for index, where in enumerate(layout.slices.values()):
+        visible[:, where] = keep_random(observed[:, where], keep[:, index], generator)
+    return visible
+
+
+def drop_modalities(
+    visible: Bool[Tensor, "b n"], layout: Layout, rate: float, generator: torch.Generator
+) -> Bool[Tensor, "b n"]:
+    """Hide each visible modality whole with probability ``rate``, but never a patient's last."""
+    seen = torch.stack([visible[:, s].any(1) for s in layout.slices.values()], dim=1)
+    draw = torch.rand(seen.shape, generator=generator).to(seen.device)
+    kept = seen & (draw >= rate)
+    lucky = torch.where(seen, draw, -1.0).argmax(1)
+    rescue = torch.nn.functional.one_hot(lucky, seen.shape[1]).bool()
+    kept = torch.where(kept.any(1, keepdim=True), kept, rescue & seen)
+    return visible & kept[:, layout.modality_of_slot.to(kept.device)]
+
+
+def explicit(
+    observed: Bool[Tensor, "b n"], layout: Layout, modalities: Collection[str]
+) -> Bool[Tensor, "b n"]:
+    """Show exactly the observed tokens of the named modalities."""
+    chosen = torch.tensor([name in modalities for name in layout.lengths], dtype=torch.bool)
+    return observed & chosen[layout.modality_of_slot].to(observed.device)[None]
+
+
+def _dirichlet_shares(
+    present: Bool[Tensor, "b m"], alpha: float, generator: torch.Generator
+) -> Float[Tensor, "b m"]:
+    concentration = torch.full(present.shape, alpha, dtype=torch.float64)
+    gamma = torch._standard_gamma(concentration, generator=generator).to(present.device)
+    gamma = gamma.clamp_min(1e-30) * present
+    return gamma / gamma.sum(1, keepdim=True).clamp_min(1e-30)
+
+
+def _spend(
+    shares: Float[Tensor, "b m"], counts: Int[Tensor, "b m"], budget: Int[Tensor, " b"]
+) -> Int[Tensor, "b m"]:
+    """Turn shares into whole tokens that sum to ``budget`` and never exceed ``counts``."""
+    keep = torch.minimum((shares * budget[:, None]).floor().long(), counts)
+    for _ in range(int((budget - keep.sum(1)).max().clamp_min(0)) if len(budget) else 0):
+        left = budget - keep.sum(1)
+        room = counts - keep
+        if not bool((left > 0).any()):
+            break
+        wish = torch.where(room > 0, shares * budget[:, None] - keep, -torch.inf)
+        next_one = torch.nn.functional.one_hot(wish.argmax(1), shares.shape[1])
+        keep = keep + next_one * (left > 0)[:, None]
+    return keep
