@@ -1,0 +1,43 @@
+"""The data spec that lies beside a written cohort."""
+
+SPEC = """\
+# A simulated cohort with known truth (truth/ is for judging, no model may read it).
+name: simulated
+recipe: imputmae:small
+patients: {id: tcga}
+endpoint: {table: clinical.tsv, time: OS.time, event: OS, unit: days}
+labels:
+  project: {table: clinical.tsv, column: project_id, classes: [LGG, GBM]}
+strata: [project]
+modalities:
+  clinical:
+    kind: table
+    source: {format: table, path: clinical.tsv}
+    columns:
+      age_at_index: continuous
+      gender: categorical
+      grade: {type: ordinal, levels: [G2, G3, G4]}
+      karnofsky: continuous
+      IDH: categorical
+      MGMT: categorical
+  rna:
+    kind: rna
+    source: {format: gdc-star, path: rna, sample_sheet: gdc_sample_sheet.tsv}
+    value: fpkm_uq
+    min_sd: 0.1
+  dnam:
+    kind: dnam
+    source: {format: gdc-sesame, path: dnam, sample_sheet: gdc_sample_sheet.tsv}
+  cnv_arm:
+    kind: table
+    source: {format: matrix, path: cnv_arm.tsv}
+  protein:
+    kind: table
+    source: {format: matrix, path: protein.tsv}
+splits:
+  test: 0.2
+  folds: 5
+  group: tissue_source_site      # whole hospitals apart
+  stratify: [event, project]
+  seed: 0
+"""
