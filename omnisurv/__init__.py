@@ -1,1 +1,58 @@
-"""omnisurv."""
+"""omnisurv: multimodal survival analysis with missing data.
+
+Everything is tokens, and missing is masked. The public names below are loaded on first use, so
+that reading a spec or asking for help needs none of the heavy libraries.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnisurv.checkpoint import load, save
+    from omnisurv.data.cohort import Cohort
+    from omnisurv.data.spec import DataSpec
+    from omnisurv.evaluation import cross_validate, evaluate
+    from omnisurv.imputation import impute
+    from omnisurv.recipe import get_recipe
+    from omnisurv.simulate import simulate
+    from omnisurv.training import finetune, pretrain
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cohort": "data.cohort",
+    "DataSpec": "data.spec",
+    "cross_validate": "evaluation",
+    "evaluate": "evaluation",
+    "finetune": "training",
+    "get_recipe": "recipe",
+    "impute": "imputation",
+    "load": "checkpoint",
+    "pretrain": "training",
+    "save": "checkpoint",
+    "simulate": "simulate",
+}
+
+__all__ = [
+    "Cohort",
+    "DataSpec",
+    "cross_validate",
+    "evaluate",
+    "finetune",
+    "get_recipe",
+    "impute",
+    "load",
+    "pretrain",
+    "save",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"omnisurv.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'omnisurv' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from omnisurv.errors import SpecError, did_you_mean
 
@@ -58,7 +58,7 @@ class Registry(Generic[T]):
 
 
 # Typed loosely here because this leaf may not import the seams it serves.
-modalities: "Registry[type]" = Registry("modality kind", "omnisurv.modalities")
-recipes: "Registry[type]" = Registry("recipe", "omnisurv.recipes")
-heads: "Registry[type]" = Registry("head", "omnisurv.heads")
-fitted: "Registry[type]" = Registry("task", "omnisurv.prediction")
+modalities: "Registry[Any]" = Registry("modality kind", "omnisurv.modalities")
+recipes: "Registry[Any]" = Registry("recipe", "omnisurv.recipes")
+heads: "Registry[Any]" = Registry("head", "omnisurv.heads")
+fitted: "Registry[Any]" = Registry("task", "omnisurv.prediction")

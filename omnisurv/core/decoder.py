@@ -51,6 +51,12 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList([Block(dim, heads, mlp) for _ in range(depth)])
         self.norm = nn.LayerNorm(dim)
         self.predicts = nn.ModuleDict(predicts)
+        for name, length in layout.lengths.items():
+            self.register_buffer(f"trust_{name}", torch.ones(length, layout.widths[name]))
+
+    def trust(self, name: str) -> Float[Tensor, "l p"]:
+        """Return how far predictions are believed, a factor towards the mean; 1 in training."""
+        return self.get_buffer(f"trust_{name}")
 
     def forward(self, latent: Latent, wanted: Bool[Tensor, "b n"]) -> dict[str, Tensor]:
         """Predict the patches of the wanted slots.
@@ -67,14 +73,14 @@ class Decoder(nn.Module):
             mine = (slots >= where.start) & (slots < where.stop)
             if bool(mine.any()):
                 inside = slots[mine] - where.start
-                patch = self.predicts[name](states[mine], inside)
+                patch = self.predicts[name](states[mine], inside) * self.trust(name)[inside]
                 dense = dense.to(patch.dtype).index_put((rows[mine], inside), patch)
             predicted[name] = dense
         return predicted
 
     def _states(self, latent: Latent, rows: Tensor, slots: Tensor) -> Float[Tensor, "m d"]:
         """Return the decoder's state of each wanted slot."""
-        place = self.position + self.modality[self.modality_of_slot]
+        place = self.get_buffer("position") + self.modality[self.get_buffer("modality_of_slot")]
         summary = self.project(latent.summary)[:, None]
         seen = self.project(latent.tokens) + place[latent.slots]
         context = torch.cat([summary, seen], dim=1)

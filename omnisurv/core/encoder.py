@@ -1,7 +1,7 @@
 """The encoder: embeds visible tokens only, so that what is absent costs nothing."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -87,10 +87,11 @@ class Encoder(nn.Module):
         position = self.get_buffer(f"position_{name}")[inside]
         tokens = self.embeds[name](batch.patches[name][rows, inside], inside)
         tokens = tokens + position + self.modality[index]
-        if len(self.encoders[name]):
+        blocks = cast(nn.ModuleList, self.encoders[name])
+        if len(blocks):
             present, own_row = rows.unique(return_inverse=True)
             packed, usable, columns = pack(tokens, own_row, len(present))
-            for block in self.encoders[name]:
+            for block in blocks:
                 packed = block(packed, usable)
             tokens = self.norms[name](packed[own_row, columns])
         return tokens, rows, inside + where.start

@@ -37,10 +37,14 @@ class MultimodalMAE(nn.Module):
         return self.decoder(self.encode(batch, visible), wanted)
 
     def forward(
-        self, batch: Batch, visible: Bool[Tensor, "b n"]
+        self, batch: Batch, visible: Bool[Tensor, "b n"], given: Batch | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the loss on ``observed & ~visible`` tokens, in all and by modality."""
+        """Return the loss on ``observed & ~visible`` tokens, in all and by modality.
+
+        ``given`` is what the encoder reads where it differs from the target: the same patches
+        with more holes.
+        """
         scored = batch.observed & ~visible
-        latent = self.encode(batch, visible)
+        latent = self.encode(given or batch, visible)
         errors = masked_mse(self.decoder(latent, scored), batch, scored)
         return total(errors, self.weights, latent.summary), errors

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import torch
 
-from omnisurv.core.batch import Layout
+from omnisurv.core.batch import Batch, Layout
 from omnisurv.shapes import Bool, Float, Int, Tensor
 
 
@@ -72,6 +72,21 @@ def drop_modalities(
     rescue = torch.nn.functional.one_hot(lucky, seen.shape[1]).bool()
     kept = torch.where(kept.any(1, keepdim=True), kept, rescue & seen)
     return visible & kept[:, layout.modality_of_slot.to(kept.device)]
+
+
+def holes(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
+    """Hide single values of patches at ``rate``: a hole is a hidden token writ small.
+
+    A patch of many features cannot then be read off a few of them, which is what a network
+    does that has hundreds of patients.
+    """
+    patches = {
+        name: patch.masked_fill(
+            torch.rand(patch.shape, generator=generator).to(patch.device) < rate, torch.nan
+        )
+        for name, patch in batch.patches.items()
+    }
+    return Batch(patches, batch.layout)
 
 
 def explicit(

@@ -1,0 +1,139 @@
+"""Imputed modalities against the measured ones, beside mean, nearest neighbours and ridge."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from omnisurv.baselines import IMPUTATION_BASELINES
+from omnisurv.core.masking import explicit
+from omnisurv.errors import DataError
+from omnisurv.evaluation.scoring import COLUMNS, DIFFERENCES, Evaluation, groups_of
+from omnisurv.imputation import reconstruct
+from omnisurv.metrics import Score, difference, estimate, imputation_scores, patient_draws
+
+if TYPE_CHECKING:
+    from omnisurv.checkpoint import FittedModel
+    from omnisurv.data.cohort import Cohort
+
+METRICS = ("mse", "r2", "pearson", "coverage_90")
+LEVEL = 0.9
+
+Row = tuple[object, ...]
+Floats = NDArray[Any]
+
+
+def evaluate_imputation(
+    model: "FittedModel", cohort: "Cohort", *, train: "Cohort | None" = None, draws: int = 200
+) -> Evaluation:
+    """Hide each modality whole from patients who have it and predict it from their others.
+
+    Values are compared in the model's standard units, so that a gene with a heavy tail counts
+    as much as any other; ``subset`` in the table names the modality.
+    """
+    batch = model.batch(cohort)
+    rows: list[Row] = []
+    pairs: list[Row] = []
+    notes: list[str] = []
+    for name, where in batch.layout.slices.items():
+        others = [other for other in batch.layout.lengths if other != name]
+        visible = explicit(batch.observed, batch.layout, others)
+        who = (visible.any(1) & batch.observed[:, where].any(1)).nonzero()[:, 0]
+        if len(who) < 2:
+            notes.append(f"{name}: {len(who)} patients have it and another modality; not scored")
+            continue
+        part = batch.rows(who)
+        found = reconstruct(model, part, name, visible[who], LEVEL)
+        truth = part.patches[name].flatten(1).numpy().astype(float)
+        scored = np.isfinite(truth).any(0)
+        patients = cohort.patients[who.numpy()]
+        truth = truth[:, scored]
+        flat = [v.reshape(len(v), -1)[:, scored] for v in (found.mean, found.low, found.high)]
+        events = int((cohort.obs["event"][patients] == 1).sum())
+        finite = bool(np.isfinite(flat[1]).all())
+        if not finite:
+            notes.append(f"{name}: too few held-out patients for a {LEVEL:.0%} interval")
+        predictions = {model.recipe.title: flat if finite else flat[:1]}
+        if train is not None:
+            train.require_disjoint(cohort)
+            predictions |= _baselines(model, train, cohort, name, patients, scored)
+        groups = groups_of(cohort.obs.loc[patients], cohort.spec.strata if cohort.spec else ())
+        _score(rows, pairs, predictions, truth, groups, name, events, draws)
+    if not rows:
+        raise DataError("no modality could be predicted from another: " + "; ".join(notes))
+    return Evaluation(
+        pd.DataFrame(rows, columns=list(COLUMNS)),
+        pd.DataFrame(pairs, columns=list(DIFFERENCES)),
+        pd.DataFrame(index=cohort.patients),
+        notes,
+    )
+
+
+def _score(
+    rows: list[Row],
+    pairs: list[Row],
+    predictions: dict[str, list[Floats]],
+    truth: Floats,
+    groups: dict[str, NDArray[np.bool_]],
+    name: str,
+    events: int,
+    draws: int,
+) -> None:
+    title = next(iter(predictions))
+    for group, chosen in groups.items():
+        if chosen.sum() < 2:
+            continue
+        weights = patient_draws(int(chosen.sum()), draws)
+        first: dict[str, Score] = {}
+        for model_name, values in predictions.items():
+            bounds = {"low": values[1][chosen], "high": values[2][chosen]} if values[1:] else {}
+            scores = imputation_scores(
+                truth[chosen], values[0][chosen], **bounds, level=LEVEL, events=events
+            )
+            first = first or scores
+            for metric in METRICS:
+                if metric in scores:
+                    e = estimate(scores[metric], weights)
+                    rows.append((model_name, name, group, e.n, e.events, metric, e.value,
+                                 e.ci_low, e.ci_high, e.reason))
+            if model_name != title:
+                for metric in ("mse", "r2"):
+                    d = difference(first[metric], scores[metric], weights)
+                    pairs.append((title, model_name, name, group, d.n, d.events, metric, d.value,
+                                  d.ci_low, d.ci_high, d.p))
+
+
+def _baselines(
+    model: "FittedModel",
+    train: "Cohort",
+    cohort: "Cohort",
+    name: str,
+    patients: pd.Index,
+    scored: NDArray[np.bool_],
+) -> dict[str, list[Floats]]:
+    """Fit mean, nearest neighbours and ridge on the training patients, in the same units."""
+    known, asked = _matrices(model, train), _matrices(model, cohort)
+    predictions = {}
+    for baseline, entry in IMPUTATION_BASELINES.items():
+        fitted = entry.fit(known, name, seed=model.recipe.seed)
+        table = fitted.predict(asked, patients).reindex(columns=np.flatnonzero(scored))
+        predictions[baseline] = [table.fillna(0.0).to_numpy(float)]
+    return predictions
+
+
+def _matrices(model: "FittedModel", cohort: "Cohort") -> dict[str, pd.DataFrame]:
+    """Return each modality in standard units, a row for each patient who has it."""
+    batch = model.batch(cohort)
+    matrices = {}
+    for name, where in batch.layout.slices.items():
+        has = batch.observed[:, where].any(1)
+        values = batch.patches[name][has].flatten(1)
+        columns = torch.isfinite(values).any(0).nonzero()[:, 0].tolist()
+        matrices[name] = pd.DataFrame(
+            values[:, columns].numpy().astype(float),
+            index=cohort.patients[has.numpy()],
+            columns=columns,
+        )
+    return matrices

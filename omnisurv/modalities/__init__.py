@@ -1,0 +1,1 @@
+"""Modality kinds, one file each; the registry finds them."""

@@ -1,0 +1,101 @@
+"""DNA methylation: beta values of CpG probes in patches."""
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from omnisurv.config import Settings
+from omnisurv.features import (
+    FeatureTokeniser,
+    Order,
+    chunk,
+    fit_scale,
+    keep_features,
+    order_features,
+)
+from omnisurv.modality import Modality, State
+from omnisurv.registry import modalities
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from omnisurv.data.readers import ReadContext
+    from omnisurv.data.spec import Source
+
+
+class DnamOptions(Settings):
+    """Options of a DNA methylation modality."""
+
+    patch: int = 128
+    """Probes in a patch (impuTMAE: 1024)."""
+    min_sd: float = 0.0
+    max_missing: float = 0.5
+    """Probes masked in more of the training patients than this are left out; the others keep
+    their holes, which are hidden inputs and unscored targets."""
+    top_variance: int | None = None
+    order: Order = "correlation"
+    values: Literal["m-value", "beta"] = "m-value"
+    """Scale inside the model; imputed values are beta again (impuTMAE: beta)."""
+    standardise: bool = True
+    """Standard units per probe (impuTMAE: no)."""
+
+
+@modalities.register("dnam")
+class Dnam(Modality):
+    """Beta values of 27k, 450k, EPIC and EPIC v2 arrays, masked probes and all."""
+
+    kind = "dnam"
+    summary = "DNA methylation, CpG beta values in patches"
+    Options = DnamOptions
+    options: DnamOptions
+
+    def read(self, source: "Source", context: "ReadContext") -> "AnnData":
+        """Read SeSAMe beta files or a wide matrix."""
+        from omnisurv.data.readers import read_gdc_sesame, read_matrix
+
+        if source.format == "gdc-sesame":
+            return read_gdc_sesame(source, context)
+        if source.format == "matrix":
+            return read_matrix(source, context, kind=self.kind)
+        raise self.unreadable(source, "gdc-sesame or matrix")
+
+    def fit(self, train: "AnnData") -> FeatureTokeniser:
+        """Choose probes, their order and their scale on training patients."""
+        o = self.options
+        columns = keep_features(
+            train, min_sd=o.min_sd, max_missing=o.max_missing, top_variance=o.top_variance
+        )
+        kept = train[:, columns]
+        kept = kept[:, order_features(kept, o.order)]
+        unit = str(train.uns.get("scale", "beta"))
+        shape = "m-value" if unit == "beta" and o.values == "m-value" else "identity"
+        scale = fit_scale(
+            np.asarray(kept.X, dtype=float),
+            "m-value" if shape == "m-value" else "identity",
+            standardise=o.standardise,
+            knee=False,
+        )
+        return FeatureTokeniser(
+            list(kept.var_names), chunk(kept.n_vars, o.patch), scale, unit
+        )
+
+    def restore(self, state: State) -> FeatureTokeniser:
+        """Rebuild a fitted tokeniser."""
+        return FeatureTokeniser.restore(state)
+
+    @classmethod
+    def example(cls, generator: np.random.Generator) -> tuple["Dnam", "AnnData"]:
+        """Return 24 patients with 40 probes, 15 % of the values masked."""
+        import anndata
+
+        factor = generator.normal(size=(24, 2)) @ generator.normal(size=(2, 40))
+        beta = 1.0 / (1.0 + np.exp(-factor - generator.normal(size=40)))
+        beta[generator.random(beta.shape) < 0.15] = np.nan
+        data = anndata.AnnData(
+            beta.astype(np.float32),
+            obs=pd.DataFrame(index=[f"TCGA-00-{i:04d}" for i in range(24)]),
+            var=pd.DataFrame(index=[f"cg{i:08d}" for i in range(40)]),
+            uns={"scale": "beta"},
+        )
+        return cls("dnam", DnamOptions(patch=16)), data

@@ -1,0 +1,149 @@
+"""The seam of a recipe: a paper's settings, how they build a network, how each stage trains."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from omnisurv.config import Settings, parse
+from omnisurv.core import Batch, Layout, MultimodalMAE
+from omnisurv.errors import SpecError, did_you_mean
+from omnisurv.modality import Modality, Tokeniser
+from omnisurv.registry import recipes
+from omnisurv.shapes import Bool, Tensor
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+    from omnisurv.head import Head
+
+
+class Stage(Settings):
+    """How one stage trains: AdamW, linear warm-up, cosine decay, early stopping."""
+
+    epochs: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    """Patients in a step."""
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup: int = Field(default=0, ge=0)
+    """Epochs of linear warm-up."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """Learning rate at the end of the cosine."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    patience: int | None = Field(default=None, gt=0)
+    """Epochs without improvement on the inner validation patients before stopping."""
+    every: int = Field(default=1, gt=0)
+    """Epochs between validations."""
+
+
+class Recipe(Settings):
+    """Settings of a paper. The defaults are the paper's numbers; presets scale them."""
+
+    paper: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    tokenise: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Options of modality kinds that differ from the kinds' own defaults, by kind."""
+    name: str = ""
+    preset: str = "paper"
+    seed: int = 0
+    members: int = Field(default=1, gt=0)
+    """Networks in the ensemble; each holds out another inner fold for early stopping."""
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Share of patients held out for early stopping and calibration (1 member)."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    pretrain: Stage
+    finetune: Stage
+
+    @property
+    def title(self) -> str:
+        """Return ``recipe:preset`` as commands take it."""
+        return self.name if self.preset == "paper" else f"{self.name}:{self.preset}"
+
+    @abstractmethod
+    def build(
+        self, modalities: Mapping[str, Modality], tokenisers: Mapping[str, Tokeniser]
+    ) -> MultimodalMAE:
+        """Return an untrained network, sized by the fitted tokenisers."""
+
+    @abstractmethod
+    def draw_visible(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "b n"]:
+        """Draw a pre-training mask: True = the encoder sees it."""
+
+    def draw_holes(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return what the encoder reads in pre-training; by default what there is."""
+        return batch
+
+    @abstractmethod
+    def head(
+        self, task: str, outputs: int, mae: MultimodalMAE, linear: list[str], strata: int
+    ) -> "Head":
+        """Return the head of a task."""
+
+    def tokeniser_options(self, modality: Modality) -> Settings:
+        """Return the modality's options: the spec's, then this recipe's, then the kind's."""
+        preferred = self._preferences().get(modality.kind, {})
+        given = modality.options.model_dump(exclude_unset=True)
+        return parse(type(modality.options), {**preferred, **given}, f"modality {modality.name}")
+
+    def search_space(self, trial: "Trial") -> dict[str, Any]:
+        """Suggest settings for tuning; recipes extend it."""
+        return {
+            "finetune.lr": trial.suggest_float("finetune.lr", 1e-4, 1e-2, log=True),
+            "finetune.weight_decay": trial.suggest_float(
+                "finetune.weight_decay", 1e-3, 1.0, log=True
+            ),
+        }
+
+    def _preferences(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.tokenise if self.preset == "paper" else {}
+
+
+def layout_of(tokenisers: Mapping[str, Tokeniser]) -> Layout:
+    """Return where each modality's slots lie."""
+    return Layout(
+        {name: t.length for name, t in tokenisers.items()},
+        {name: t.width for name, t in tokenisers.items()},
+    )
+
+
+def get_recipe(title: str, **settings: Any) -> Recipe:
+    """Return ``"imputmae"`` (the paper's numbers) or a preset such as ``"imputmae:small"``.
+
+    ``settings`` replace single fields; nested stages may be given as ``pretrain={"epochs": 5}``.
+
+    Raises:
+        SpecError: an unknown recipe, preset or field, with the nearest name.
+    """
+    name, _, preset = title.partition(":")
+    kind = recipes.get(name)
+    if preset and preset not in kind.presets:
+        raise SpecError(
+            f"recipe '{name}' has no preset '{preset}'.{did_you_mean(preset, kind.presets)}"
+        )
+    base = {"name": name, "preset": preset or "paper"}
+    chosen = _merge(base, kind.presets[preset] if preset else {})
+    defaults = {k: f.default for k, f in kind.model_fields.items()}
+    values = {
+        key: _merge(defaults[key].model_dump(), value) if _is_stage(defaults.get(key), value)
+        else value
+        for key, value in _merge(chosen, settings).items()
+    }
+    recipe: Recipe = parse(kind, values, f"recipe {title}")
+    return recipe
+
+
+def _is_stage(default: Any, value: Any) -> bool:
+    return isinstance(default, Settings) and isinstance(value, Mapping)
+
+
+def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in more.items():
+        old = merged.get(key)
+        nested = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[key] = _merge(old, value) if nested else value  # type: ignore[arg-type]
+    return merged

@@ -1,0 +1,330 @@
+"""Pre-train on whatever each patient has; fine-tune a head on top."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from omnisurv.checkpoint import FittedModel, provenance
+from omnisurv.core import Batch, MultimodalMAE
+from omnisurv.core.masking import drop_modalities, explicit
+from omnisurv.errors import DataError
+from omnisurv.files import writable
+from omnisurv.head import TaskNetwork
+from omnisurv.heads.corrections import Training, fit_corrections
+from omnisurv.heads.linear import Discrete, nll
+from omnisurv.heads.survival import LogisticHazard, TimeGrid
+from omnisurv.imputation import calibrate
+from omnisurv.optimisation import Loop, optimise
+from omnisurv.prediction import SurvivalModel, strata_of, stratum_of
+from omnisurv.recipe import Recipe
+from omnisurv.registry import modalities as kinds
+from omnisurv.shapes import Bool, Int, Tensor
+
+if TYPE_CHECKING:
+    from omnisurv.data.cohort import Cohort
+
+Progress = Callable[[str, int, int, str], None]
+
+
+def pretrain(
+    recipe: Recipe,
+    cohort: "Cohort",
+    run: str | Path | None = None,
+    progress: Progress | None = None,
+) -> FittedModel:
+    """Pre-train by masking, on every patient of the cohort who has any modality.
+
+    Tokenisers are fitted on these patients alone. Each member of the ensemble holds out another
+    inner fold, for early stopping and for the error bars of imputed values.
+
+    Args:
+        recipe: settings; see ``om.get_recipe``.
+        cohort: training patients.
+        run: folder to write; a killed run resumes there.
+        progress: called with (label, epoch, epochs, text).
+
+    Raises:
+        DataError: no modality can be tokenised, or too few patients.
+    """
+    cohort = _with_any_modality(cohort)
+    model = _fit_tokenisers(recipe, cohort)
+    batch = model.batch(cohort)
+    histories = []
+    for member, held_out in enumerate(_inner_folds(cohort, recipe)):
+        torch.manual_seed(recipe.seed + member)
+        network = model.build()
+        objective = _Reconstruction(batch.rows(~held_out), batch.rows(held_out), recipe)
+        loop = _loop(recipe, run, "pretrain", member, progress)
+        history = optimise(network, objective, int((~held_out).sum()), recipe.pretrain, loop)
+        assert isinstance(network, MultimodalMAE)
+        model.networks.append(network)
+        histories.append(_tag(history, "pretrain", member))
+        _collect(model.residuals, calibrate(network, batch.rows(held_out)))
+    model.history = pd.concat(histories, ignore_index=True)
+    model.seen = {"pretrain": sorted(cohort.hashed_ids())}
+    return _finish(model, cohort, run)
+
+
+def finetune(
+    source: FittedModel | Recipe,
+    cohort: "Cohort",
+    task: str = "survival",
+    run: str | Path | None = None,
+    progress: Progress | None = None,
+) -> SurvivalModel:
+    """Fine-tune a survival head on patients with a usable endpoint.
+
+    Args:
+        source: a pre-trained model, or a recipe to train from scratch.
+        cohort: training patients; those without a usable endpoint are left out.
+        task: ``survival``.
+        run: folder to write; a killed run resumes there.
+        progress: called with (label, epoch, epochs, text).
+
+    Raises:
+        DataError: another task, or an endpoint without any event.
+    """
+    if task != "survival":
+        raise DataError(f"task '{task}' is not one of: survival")
+    cohort = _with_any_modality(cohort.with_endpoint())
+    scratch = isinstance(source, Recipe)
+    origin = _fit_tokenisers(source, cohort) if isinstance(source, Recipe) else source
+    model = _untrained(origin, cohort)
+    data = _Labelled.of(model, cohort)
+    folds = _inner_folds(cohort, origin.recipe)
+    histories = [origin.history] if len(origin.history) else []
+    for member, held_out in enumerate(folds):
+        torch.manual_seed(origin.recipe.seed + 1000 + member)
+        network = model.build()
+        if not scratch:
+            network.mae.load_state_dict(origin.mae(member % len(origin.networks)).state_dict())
+        if network.head.corrections is not None:
+            inner = _five_folds(cohort, origin.recipe.seed)
+            _fit_corrected(model, network, data, inner)
+        else:
+            loop = _loop(origin.recipe, run, "finetune", member, progress)
+            history = _fit_fusion(model, network, data, held_out, loop, scratch=scratch)
+            histories.append(_tag(history, "finetune", member))
+        model.networks.append(network.eval())
+    model.history = pd.concat(histories, ignore_index=True) if histories else pd.DataFrame()
+    model.seen = {**origin.seen, "finetune": sorted(cohort.hashed_ids())}
+    finished = _finish(model, cohort, run)
+    assert isinstance(finished, SurvivalModel)
+    return finished
+
+
+def freeze(mae: MultimodalMAE, last: int) -> None:
+    """Freeze all but the last layers of each encoder and of the trunk (impuTMAE §2)."""
+    mae.requires_grad_(False)
+    if last:
+        for stack in [*mae.encoder.encoders.children(), mae.encoder.trunk]:
+            for block in list(stack.children())[-last:]:
+                block.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Patients with a usable endpoint, as the networks take them."""
+
+    batch: Batch
+    stratum: Int[Tensor, " b"]
+    target: Discrete
+
+    @classmethod
+    def of(cls, model: SurvivalModel, cohort: "Cohort") -> "_Labelled":
+        time, event = cohort.obs["time"].to_numpy(float), cohort.obs["event"].to_numpy() == 1
+        interval, happened = model.grid.transform(time, event)
+        return cls(
+            model.batch(cohort),
+            torch.from_numpy(stratum_of(cohort, model.strata)),
+            Discrete(torch.from_numpy(interval), torch.from_numpy(happened).float()),
+        )
+
+    def rows(self, index: Tensor) -> "_Labelled":
+        return _Labelled(self.batch.rows(index), self.stratum[index], self.target.rows(index))
+
+
+@dataclass(frozen=True)
+class _Reconstruction:
+    """Masked reconstruction; validated as it will be used: whole modalities from the others."""
+
+    train: Batch
+    held_out: Batch
+    recipe: Recipe
+
+    def step(
+        self, network: nn.Module, rows: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        batch = self.train.rows(rows)
+        visible = self.recipe.draw_visible(batch, generator)
+        given = self.recipe.draw_holes(batch, generator)
+        loss, errors = network(batch, visible, given)
+        return loss, {name: float(error.detach()) for name, error in errors.items()}
+
+    def validate(self, network: nn.Module) -> float:
+        batch, errors = self.held_out, []
+        for name in batch.layout.lengths:
+            others = [other for other in batch.layout.lengths if other != name]
+            visible = explicit(batch.observed, batch.layout, others)
+            errors += [e for n, e in network(batch, visible)[1].items() if n == name]
+        generator = torch.Generator().manual_seed(0)
+        half = network(batch, self.recipe.draw_visible(batch, generator))[1].values()
+        return float(torch.stack([*errors, *half]).mean()) if errors else 0.0
+
+
+@dataclass(frozen=True)
+class _Hazard:
+    """Logistic hazard under modality dropout; validated on everything each patient has."""
+
+    train: _Labelled
+    held_out: _Labelled
+    drop_rate: float
+
+    def step(
+        self, network: nn.Module, rows: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        part = self.train.rows(rows)
+        batch = part.batch
+        visible = drop_modalities(batch.observed, batch.layout, self.drop_rate, generator)
+        return nll(network(batch, visible, part.stratum), part.target), {}
+
+    def validate(self, network: nn.Module) -> float:
+        part = self.held_out
+        return float(nll(network(part.batch, part.batch.observed, part.stratum), part.target))
+
+
+def _untrained(origin: FittedModel, cohort: "Cohort") -> SurvivalModel:
+    """Return a survival model without networks: time grid and strata of the training patients."""
+    time, event = cohort.obs["time"].to_numpy(float), cohort.obs["event"].to_numpy() == 1
+    if not event.any():
+        raise DataError("no patient of the training cohort has an event; check endpoint.event")
+    recipe: Any = origin.recipe
+    return SurvivalModel(
+        recipe,
+        origin.modalities,
+        origin.tokenisers,
+        [],
+        residuals=origin.residuals,
+        grid=TimeGrid.fit(time, event, recipe.intervals, recipe.grid),
+        follow_up=pd.DataFrame({"time": time, "event": event.astype(float)}),
+        strata=strata_of(cohort),
+    )
+
+
+@torch.no_grad()
+def _fit_corrected(
+    model: SurvivalModel, network: TaskNetwork, data: _Labelled, inner: Sequence[Tensor]
+) -> None:
+    """Fit the linear path on the completed table, then the corrections that earn their place."""
+    head, ridge = network.head, model.recipe.ridge  # type: ignore[attr-defined]
+    assert isinstance(head, LogisticHazard)
+    assert head.corrections is not None
+    evidence = network.eval().evidence(data.batch, data.batch.observed, data.stratum)
+    head.fit_path(evidence.completed, data.target, ridge)
+    training = Training(evidence.completed, evidence.values, data.stratum, data.target)
+    offset = head.path(evidence.completed)
+    kept = fit_corrections(head.corrections, training, offset, inner, ridge)
+    for (name, level), gain in kept.items():
+        place = f"{name} in {model.strata[level]}" if model.strata[level] else name
+        model.gains[place] = max(gain, model.gains.get(place, gain))
+
+
+def _fit_fusion(
+    model: SurvivalModel,
+    network: TaskNetwork,
+    data: _Labelled,
+    held_out: Bool[Tensor, " b"],
+    loop: Loop,
+    *,
+    scratch: bool,
+) -> list[dict[str, Any]]:
+    """Start from the linear path, then train the fusion (and the last layers) by gradient."""
+    recipe: Any = model.recipe
+    train, rest = data.rows((~held_out).nonzero()[:, 0]), data.rows(held_out.nonzero()[:, 0])
+    if not scratch:
+        freeze(network.mae, recipe.train_last)
+    head = network.head
+    assert isinstance(head, LogisticHazard)
+    with torch.no_grad():
+        evidence = network.eval().evidence(train.batch, train.batch.observed, train.stratum)
+    head.fit_path(evidence.completed, train.target, recipe.ridge)
+    objective = _Hazard(train, rest, recipe.drop_rate)
+    return optimise(network, objective, len(train.batch), recipe.finetune, loop)
+
+
+def _fit_tokenisers(recipe: Recipe, cohort: "Cohort") -> FittedModel:
+    """Fit each modality's tokeniser on the training patients who have it."""
+    if cohort.spec is None:
+        raise DataError("the cohort has no data spec, so its modalities have no kind")
+    parts, tokenisers = {}, {}
+    for name in cohort.availability.columns:
+        spec = cohort.spec.modalities[name]
+        kind = kinds.get(spec.kind)
+        modality = kind(name, kind.Options(**spec.options))
+        modality = kind(name, recipe.tokeniser_options(modality))
+        if cohort.availability[name].sum() < 2:
+            raise DataError(
+                f"modality '{name}': {cohort.availability[name].sum()} training patients have "
+                "it, 2 are needed; remove it from the spec"
+            )
+        parts[name], tokenisers[name] = modality, modality.fit(cohort[name])
+    return FittedModel(recipe, parts, tokenisers, [])
+
+
+def _inner_folds(cohort: "Cohort", recipe: Recipe) -> list[Bool[Tensor, " b"]]:
+    """Return for each member who is held out (True), whole groups together."""
+    folds = recipe.members if recipe.members > 1 else max(round(1 / recipe.validation), 2)
+    parts = cohort.folds(n=folds, repeats=1, seed=recipe.seed)[: recipe.members]
+    return [torch.from_numpy(cohort.patients.isin(part.patients)) for _, part in parts]
+
+
+def _five_folds(cohort: "Cohort", seed: int) -> list[Bool[Tensor, " b"]]:
+    parts = cohort.folds(n=5, repeats=1, seed=seed)
+    return [torch.from_numpy(cohort.patients.isin(part.patients)) for _, part in parts]
+
+
+def _with_any_modality(cohort: "Cohort") -> "Cohort":
+    kept = cohort.patients[cohort.availability.any(axis=1)]
+    if len(kept) < 10:
+        raise DataError(f"{len(kept)} training patients have any modality; 10 are needed")
+    return cohort.subset(kept)
+
+
+def _loop(
+    recipe: Recipe, run: str | Path | None, stage: str, member: int, progress: Progress | None
+) -> Loop:
+    label = stage if recipe.members == 1 else f"{stage} {member + 1}/{recipe.members}"
+    checkpoint = None
+    if run is not None:
+        checkpoint = writable(Path(run) / "resume") / f"{stage}-{member}.safetensors"
+    return Loop(recipe.precision, recipe.seed + member, checkpoint, progress, label)
+
+
+def _tag(history: Sequence[dict[str, Any]], stage: str, member: int) -> pd.DataFrame:
+    frame = pd.DataFrame(history)
+    frame.insert(0, "stage", stage)
+    frame.insert(1, "member", member)
+    return frame
+
+
+def _collect(all_errors: dict[str, Any], errors: dict[str, Any]) -> None:
+    for name, error in errors.items():
+        old = all_errors.get(name)
+        all_errors[name] = error if old is None else np.concatenate([old, error])
+
+
+def _finish(model: FittedModel, cohort: "Cohort", run: str | Path | None) -> FittedModel:
+    model.provenance = provenance(cohort, model.recipe)
+    if run is not None:
+        model.save(run)
+        shutil.rmtree(Path(run) / "resume", ignore_errors=True)
+    return model
+
+
