@@ -1,0 +1,1 @@
+"""From files to cohorts: data specs, readers, endpoints, splits."""

@@ -1,0 +1,72 @@
+"""What every reader is told: where, whose names, and the audit to write to."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from omnisurv.data.audit import AuditLog, Status
+from omnisurv.data.barcodes import primary_types
+from omnisurv.data.spec import PatientRule
+from omnisurv.data.tables import load_table
+from omnisurv.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class ReadContext:
+    """Folder, patient rule, project of each patient, audit, and the modality being read."""
+
+    root: Path
+    patients: PatientRule = field(default_factory=PatientRule)
+    project: "pd.Series[str] | None" = None
+    audit: AuditLog = field(default_factory=AuditLog)
+    modality: str = ""
+    known: frozenset[str] = frozenset()
+    """Patients of the endpoint table: they tell samples from features where no pattern does."""
+    tables: dict[Path, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    def named(self, modality: str) -> "ReadContext":
+        """Return the context of this modality; audit and tables are shared."""
+        return replace(self, modality=modality)
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file or folder; raise DataError with the nearest name if none."""
+        path = self.root / name
+        if not path.exists():
+            beside = path.parent.iterdir() if path.parent.is_dir() else ()
+            hint = did_you_mean(path.name, [p.name for p in beside][:1000])
+            raise DataError(f"there is no file {path}.{hint}")
+        return path
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table of texts; read once."""
+        path = self.path(name)
+        if path not in self.tables:
+            self.tables[path] = load_table(path)
+        return self.tables[path]
+
+    def note(
+        self,
+        status: Status,
+        reason: str,
+        *,
+        file: str = "",
+        column: str = "",
+        patient: str = "",
+        sample: str = "",
+    ) -> None:
+        """Add a row of this modality to the audit."""
+        self.audit.add(
+            status,
+            reason,
+            modality=self.modality,
+            file=file,
+            column=column,
+            patient=patient,
+            sample=sample,
+        )
+
+    def sample_types(self, patient: str) -> tuple[str, ...]:
+        """Return the sample types that stand for a patient of this patient's project."""
+        project = self.project.get(patient) if self.project is not None else None
+        return primary_types(project)

@@ -1,0 +1,67 @@
+"""Where the values of a modality lie, and in which format."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from omnisurv.config import Settings
+
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+"""One name or several."""
+
+
+class MatrixSource(Settings):
+    """A wide table: features × samples or patients × features."""
+
+    format: Literal["matrix"]
+    path: str
+    orientation: Literal["features_x_samples", "samples_x_features"] | None = None
+    id_column: str | None = None
+    """Column of sample or patient ids (or of feature ids, if features are rows)."""
+    ids: Literal["ensembl", "symbol", "probe", "entrez", "other"] | None = None
+    scale: Literal["counts", "linear", "log2", "ln", "z-score", "beta", "m-value"] | None = None
+    sample_types: tuple[str, ...] | None = None
+
+
+class TableSource(Settings):
+    """A clinical table with a row (or several) for each patient."""
+
+    format: Literal["table"]
+    path: str
+    id: str | None = None
+
+
+class StarSource(Settings):
+    """A GDC download of STAR gene counts."""
+
+    format: Literal["gdc-star"]
+    path: str
+    sample_sheet: Names | None = None
+    metadata: Names | None = None
+    genes: Literal["protein_coding", "all"] = "protein_coding"
+    sample_types: tuple[str, ...] | None = None
+
+
+class SesameSource(Settings):
+    """A GDC download of SeSAMe (or older) beta values."""
+
+    format: Literal["gdc-sesame"]
+    path: str
+    sample_sheet: Names | None = None
+    metadata: Names | None = None
+    probes: str = "union"
+    """``union``, ``shared`` by all platforms, or a file that lists them."""
+    platforms: tuple[Literal["27k", "450k", "EPIC", "EPICv2"], ...] | None = None
+    sample_types: tuple[str, ...] | None = None
+
+
+GdcSource = StarSource | SesameSource
+Source = Annotated[
+    MatrixSource | TableSource | StarSource | SesameSource, Field(discriminator="format")
+]
+SOURCES: dict[str, type[Settings]] = {
+    "matrix": MatrixSource,
+    "table": TableSource,
+    "gdc-star": StarSource,
+    "gdc-sesame": SesameSource,
+}
