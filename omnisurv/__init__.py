@@ -5,6 +5,7 @@ that reading a spec or asking for help needs none of the heavy libraries.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from omnisurv.evaluation import cross_validate, evaluate
     from omnisurv.imputation import impute
     from omnisurv.recipe import get_recipe
-    from omnisurv.simulate import simulate
+    from omnisurv.simulation import simulate
     from omnisurv.training import finetune, pretrain
+
+# Threads that spin while they wait cost small networks most of their time on a busy machine.
+# It is read when torch is first imported, so it has to stand here.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.1.0"
 
@@ -30,7 +35,7 @@ _HOMES = {
     "load": "checkpoint",
     "pretrain": "training",
     "save": "checkpoint",
-    "simulate": "simulate",
+    "simulate": "simulation",
 }
 
 __all__ = [

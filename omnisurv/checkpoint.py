@@ -112,12 +112,10 @@ class FittedModel:
             _write_arrays(run / "residuals.npz", self.residuals)
         with atomic(run / "history.csv") as path:
             self.history.to_csv(path, index=False)
-        told = {k: v for k, v in self.provenance.items() if k != "run"}
         with atomic(run / "provenance.json") as path:
-            path.write_text(json.dumps({**told, "seen": self.seen}, indent=1))
+            path.write_text(json.dumps({**self.provenance, "seen": self.seen}, indent=1))
         with atomic(run / "config.yaml") as path:  # last: a folder with it is whole
             path.write_text(yaml.safe_dump(self.config(), sort_keys=False))
-        self.provenance["run"] = str(run)
         return run
 
     def config(self) -> dict[str, Any]:
@@ -141,9 +139,7 @@ class FittedModel:
         """Read what a subclass wrote beside the weights."""
 
     def __repr__(self) -> str:
-        sizes = ", ".join(
-            f"{name} {t.length}×{t.width}" for name, t in self.tokenisers.items()
-        )
+        sizes = ", ".join(f"{name} {t.length}×{t.width}" for name, t in self.tokenisers.items())
         weights = sum(p.numel() for p in self.networks[0].parameters())
         return (
             f"{type(self).__name__}({self.recipe.title}, {len(self.networks)} × "
@@ -209,11 +205,10 @@ def _restore(run: Path, config: dict[str, Any]) -> FittedModel:
         networks=[],
         seen=provenance.pop("seen"),
         history=_read_history(run / "history.csv"),
-        provenance={**provenance, "run": str(run)},
+        provenance=provenance,
     )
     if (run / "residuals.npz").exists():
-        with np.load(run / "residuals.npz", allow_pickle=False) as stored:
-            model.residuals = {name: stored[name] for name in stored.files}
+        model.residuals = _read_arrays(run / "residuals.npz")
     model.restore(run, config)
     model.networks = _read_networks(run, model, config["members"])
     return model
@@ -294,6 +289,11 @@ def _read_networks(run: Path, model: FittedModel, members: int) -> list[nn.Modul
     return networks
 
 
+def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
 def _write_tokenisers(folder: Path, tokenisers: Mapping[str, Tokeniser]) -> None:
     folder.mkdir(exist_ok=True)
     for name, tokeniser in tokenisers.items():
@@ -307,7 +307,5 @@ def _read_tokenisers(folder: Path, parts: Mapping[str, Modality]) -> dict[str, T
     tokenisers = {}
     for name, modality in parts.items():
         settings = json.loads((folder / f"{name}.json").read_text())
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-        tokenisers[name] = modality.restore((settings, arrays))
+        tokenisers[name] = modality.restore((settings, _read_arrays(folder / f"{name}.npz")))
     return tokenisers

@@ -151,9 +151,7 @@ class FeatureTokeniser:
         return settings, {"center": self.scale.center, "spread": self.scale.spread}
 
     @classmethod
-    def restore(
-        cls, state: tuple[dict[str, Any], dict[str, NDArray[Any]]]
-    ) -> "FeatureTokeniser":
+    def restore(cls, state: tuple[dict[str, Any], dict[str, NDArray[Any]]]) -> "FeatureTokeniser":
         """Rebuild the tokeniser from its state."""
         settings, arrays = state
         scale = Scale(

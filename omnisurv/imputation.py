@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,8 @@ class Imputation:
 
     ``values[name]`` is an AnnData of all patients, in the modality's own unit: ``X`` holds what
     was measured and, elsewhere, the imputed mean; ``layers["imputed"]`` says which is which;
-    ``layers["low"]`` and ``["high"]`` bound the ``level`` interval (equal to X where measured).
+    ``layers["low"]`` and ``["high"]`` bound the ``level`` interval (equal to X where measured);
+    ``layers["draw_0"]`` and on are the draws, where asked for.
     """
 
     values: "dict[str, AnnData]"
@@ -79,7 +81,9 @@ class Imputation:
     def _save_tsv(self, folder: Path, name: str) -> None:
         data = self.values[name]
         for suffix, values in (
-            ("", data.X), ("_low", data.layers["low"]), ("_high", data.layers["high"]),
+            ("", data.X),
+            ("_low", data.layers["low"]),
+            ("_high", data.layers["high"]),
             ("_imputed", np.asarray(data.layers["imputed"]).astype(int)),
         ):
             frame = pd.DataFrame(values, index=data.obs_names, columns=data.var_names)
@@ -129,14 +133,17 @@ def impute(
                 f"the model knows no modality '{name}'.{did_you_mean(name, model.modalities)}"
             )
     batch = model.batch(cohort)
-    generator = np.random.default_rng(seed)
     values, drawn = {}, {}
     for name in names:
         predicted = reconstruct(model, batch, name, batch.observed, level)
         measured = batch.patches[name].isfinite().numpy()
         values[name] = _complete(model, cohort, name, predicted, measured, level)
         if draws:
+            # A stream for each modality: what else is asked for does not change its draws.
+            generator = np.random.default_rng([seed, crc32(name.encode())])
             drawn[name] = _draw(model, cohort, name, predicted, measured, draws, generator)
+            for number, values_drawn in enumerate(drawn[name]):
+                values[name].layers[f"draw_{number}"] = values_drawn
     return Imputation(values, level, drawn)
 
 
@@ -223,9 +230,7 @@ def _complete(
     """Return measured values with holes filled, bounds and provenance."""
     tokeniser, patients = model.tokenisers[name], list(cohort.patients)
     data = tokeniser.untokenise(predicted.mean, patients)
-    real = np.asarray(
-        tokeniser.untokenise(np.where(measured, 1.0, np.nan), patients).X
-    )
+    real = np.asarray(tokeniser.untokenise(np.where(measured, 1.0, np.nan), patients).X)
     imputed = ~np.isfinite(real)
     observed = _observed(cohort, name, data)
     low = np.asarray(tokeniser.untokenise(predicted.low, patients).X)
@@ -276,7 +281,7 @@ def _draw(
             f"modality '{name}': no patient held out of training had it and another modality, "
             "so there are no errors to draw from; pre-train on more patients"
         )
-    filled = np.nan_to_num(errors)
+    filled = _without_holes(errors, generator)
     tokeniser, patients = model.tokenisers[name], list(cohort.patients)
     observed = _observed(cohort, name, tokeniser.untokenise(predicted.mean, patients))
     result = []
@@ -288,3 +293,11 @@ def _draw(
     return np.stack(result).astype(np.float32)
 
 
+def _without_holes(errors: Values, generator: np.random.Generator) -> Values:
+    """Give unmeasured errors those of other patients, lest a draw of rare values be the mean."""
+    flat = errors.reshape(len(errors), -1).copy()
+    for column in flat.T:
+        hole = ~np.isfinite(column)
+        if hole.any():
+            column[hole] = 0.0 if hole.all() else generator.choice(column[~hole], hole.sum())
+    return flat.reshape(errors.shape)

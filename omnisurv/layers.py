@@ -131,9 +131,7 @@ class PatchLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(maps, outputs))
         nn.init.trunc_normal_(self.weight, std=gain * inputs**-0.5)
 
-    def forward(
-        self, x: Float[Tensor, "m i"], inside: Int[Tensor, " m"]
-    ) -> Float[Tensor, "m o"]:
+    def forward(self, x: Float[Tensor, "m i"], inside: Int[Tensor, " m"]) -> Float[Tensor, "m o"]:
         """Map each patch, given its position inside the modality."""
         if len(self.weight) == 1:
             return x @ self.weight[0] + self.bias[0]

@@ -81,7 +81,7 @@ def optimise(
         if loop.checkpoint is not None and loop.checkpoint.exists():
             state = _read(loop.checkpoint, state.origin, network, optimiser, generator)
         else:
-            _judge(state, model, objective)
+            _judge(state, network, objective)
         while state.epoch < stage.epochs and not _stale(state, stage):
             start, parts = time.perf_counter(), []
             model.train()
@@ -89,7 +89,9 @@ def optimise(
             batches = order.split(stage.batch)
             for index, rows in enumerate(batches):
                 _set_lr(optimiser, stage, state.epoch + index / len(batches))
-                loss, part = objective.step(model, rows, generator)
+                # Under autocast rather than through Fabric's wrapper, which would copy the batch.
+                with fabric.autocast():
+                    loss, part = objective.step(network, rows, generator)
                 fabric.backward(loss)
                 fabric.clip_gradients(model, wrapped, max_norm=stage.clip)
                 wrapped.step()
@@ -98,28 +100,27 @@ def optimise(
             state.epoch += 1
             row = {"epoch": state.epoch, **_mean(parts), "seconds": time.perf_counter() - start}
             if state.epoch % stage.every == 0 or state.epoch == stage.epochs:
-                row["validation"] = _judge(state, model, objective)
+                row["validation"] = _judge(state, network, objective)
             state.history.append(row)
             if loop.checkpoint is not None:
                 _write(loop.checkpoint, state, network, optimiser, generator)
             if loop.progress is not None:
                 loop.progress(loop.label, state.epoch, stage.epochs, f"loss {row['train']:.3f}")
     _load_weights(network, state.best_weights)
-    network.eval()
+    network.cpu().eval()
     for row in state.history:
         row["chosen"] = row["epoch"] == state.best_epoch
     return state.history
 
 
-def _judge(state: State, model: nn.Module, objective: Objective) -> float:
+def _judge(state: State, network: nn.Module, objective: Objective) -> float:
     """Validate, and keep the weights if they are the best so far."""
-    model.eval()
+    network.eval()
     with torch.no_grad():
-        score = objective.validate(model)
+        score = objective.validate(network)
     if score < state.best:
         state.best, state.best_epoch = score, state.epoch
-        inner = getattr(model, "module", model)
-        state.best_weights = {k: v.detach().clone() for k, v in inner.state_dict().items()}
+        state.best_weights = {k: v.detach().clone() for k, v in network.state_dict().items()}
     return score
 
 

@@ -59,9 +59,7 @@ class SurvivalModel(FittedModel):
         index = pd.Index(times, name="days")
         return pd.DataFrame(values.T, index=index, columns=cohort.patients)
 
-    def predict(
-        self, cohort: "Cohort", modalities: Collection[str] | None = None
-    ) -> pd.Series:
+    def predict(self, cohort: "Cohort", modalities: Collection[str] | None = None) -> pd.Series:
         """Return the risk of each patient, higher = worse.
 
         It is the log of the cumulative hazard, averaged over the time grid: for proportional
@@ -109,9 +107,7 @@ class SurvivalModel(FittedModel):
         self.follow_up = pd.read_csv(run / "follow_up.csv")
 
     @torch.no_grad()
-    def _curves(
-        self, cohort: "Cohort", modalities: Collection[str] | None
-    ) -> np.ndarray[Any, Any]:
+    def _curves(self, cohort: "Cohort", modalities: Collection[str] | None) -> np.ndarray[Any, Any]:
         """Return survival at the cuts (n, cuts), the mean over members."""
         batch = self.batch(cohort, modalities)
         stratum = torch.from_numpy(stratum_of(cohort, self.strata))

@@ -53,7 +53,7 @@ class Recipe(Settings):
     members: int = Field(default=1, gt=0)
     """Networks in the ensemble; each holds out another inner fold for early stopping."""
     validation: float = Field(default=0.2, gt=0, lt=1)
-    """Share of patients held out for early stopping and calibration (1 member)."""
+    """Share of patients each member holds out, for early stopping and error bars."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     pretrain: Stage
     finetune: Stage
@@ -128,7 +128,8 @@ def get_recipe(title: str, **settings: Any) -> Recipe:
     chosen = _merge(base, kind.presets[preset] if preset else {})
     defaults = {k: f.default for k, f in kind.model_fields.items()}
     values = {
-        key: _merge(defaults[key].model_dump(), value) if _is_stage(defaults.get(key), value)
+        key: _merge(defaults[key].model_dump(), value)
+        if _is_stage(defaults.get(key), value)
         else value
         for key, value in _merge(chosen, settings).items()
     }

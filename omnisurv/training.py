@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from omnisurv.shapes import Bool, Int, Tensor
 if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
 
+M = TypeVar("M", bound=FittedModel)
 Progress = Callable[[str, int, int, str], None]
 
 
@@ -58,8 +59,7 @@ def pretrain(
     batch = model.batch(cohort)
     histories = []
     for member, held_out in enumerate(_inner_folds(cohort, recipe)):
-        torch.manual_seed(recipe.seed + member)
-        network = model.build()
+        network = _build(model, recipe.seed + member)
         objective = _Reconstruction(batch.rows(~held_out), batch.rows(held_out), recipe)
         loop = _loop(recipe, run, "pretrain", member, progress)
         history = optimise(network, objective, int((~held_out).sum()), recipe.pretrain, loop)
@@ -101,12 +101,14 @@ def finetune(
     folds = _inner_folds(cohort, origin.recipe)
     histories = [origin.history] if len(origin.history) else []
     for member, held_out in enumerate(folds):
-        torch.manual_seed(origin.recipe.seed + 1000 + member)
-        network = model.build()
-        if not scratch:
+        network = _build(model, origin.recipe.seed + 1000 + member)
+        assert isinstance(network, TaskNetwork)
+        if scratch:
+            _distrust(network.mae)
+        else:
             network.mae.load_state_dict(origin.mae(member % len(origin.networks)).state_dict())
-        if network.head.corrections is not None:
-            inner = _five_folds(cohort, origin.recipe.seed)
+        if _corrects(network):
+            inner = _held_out(cohort, 5, origin.recipe.seed)
             _fit_corrected(model, network, data, inner)
         else:
             loop = _loop(origin.recipe, run, "finetune", member, progress)
@@ -115,9 +117,18 @@ def finetune(
         model.networks.append(network.eval())
     model.history = pd.concat(histories, ignore_index=True) if histories else pd.DataFrame()
     model.seen = {**origin.seen, "finetune": sorted(cohort.hashed_ids())}
-    finished = _finish(model, cohort, run)
-    assert isinstance(finished, SurvivalModel)
-    return finished
+    return _finish(model, cohort, run)
+
+
+def _distrust(mae: MultimodalMAE) -> None:
+    """Let an untrained decoder complete everything with the mean, which is zero."""
+    for name in mae.decoder.layout.lengths:
+        mae.decoder.trust(name).zero_()
+
+
+def _corrects(network: TaskNetwork) -> bool:
+    """Return whether the head corrects a linear path, and so is fitted without gradients."""
+    return isinstance(network.head, LogisticHazard) and network.head.corrections is not None
 
 
 def freeze(mae: MultimodalMAE, last: int) -> None:
@@ -150,6 +161,10 @@ class _Labelled:
     def rows(self, index: Tensor) -> "_Labelled":
         return _Labelled(self.batch.rows(index), self.stratum[index], self.target.rows(index))
 
+    def to(self, device: torch.device) -> "_Labelled":
+        target = Discrete(*(part.to(device) for part in self.target))
+        return _Labelled(self.batch.to(device), self.stratum.to(device), target)
+
 
 @dataclass(frozen=True)
 class _Reconstruction:
@@ -162,14 +177,14 @@ class _Reconstruction:
     def step(
         self, network: nn.Module, rows: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        batch = self.train.rows(rows)
+        batch = self.train.rows(rows).to(_device(network))
         visible = self.recipe.draw_visible(batch, generator)
         given = self.recipe.draw_holes(batch, generator)
         loss, errors = network(batch, visible, given)
         return loss, {name: float(error.detach()) for name, error in errors.items()}
 
     def validate(self, network: nn.Module) -> float:
-        batch, errors = self.held_out, []
+        batch, errors = self.held_out.to(_device(network)), []
         for name in batch.layout.lengths:
             others = [other for other in batch.layout.lengths if other != name]
             visible = explicit(batch.observed, batch.layout, others)
@@ -190,13 +205,13 @@ class _Hazard:
     def step(
         self, network: nn.Module, rows: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        part = self.train.rows(rows)
+        part = self.train.rows(rows).to(_device(network))
         batch = part.batch
         visible = drop_modalities(batch.observed, batch.layout, self.drop_rate, generator)
         return nll(network(batch, visible, part.stratum), part.target), {}
 
     def validate(self, network: nn.Module) -> float:
-        part = self.held_out
+        part = self.held_out.to(_device(network))
         return float(nll(network(part.batch, part.batch.observed, part.stratum), part.target))
 
 
@@ -259,6 +274,17 @@ def _fit_fusion(
     return optimise(network, objective, len(train.batch), recipe.finetune, loop)
 
 
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _build(model: FittedModel, seed: int) -> nn.Module:
+    """Return an untrained network drawn from ``seed``; the caller's generator is untouched."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return model.build()
+
+
 def _fit_tokenisers(recipe: Recipe, cohort: "Cohort") -> FittedModel:
     """Fit each modality's tokeniser on the training patients who have it."""
     if cohort.spec is None:
@@ -280,13 +306,18 @@ def _fit_tokenisers(recipe: Recipe, cohort: "Cohort") -> FittedModel:
 
 def _inner_folds(cohort: "Cohort", recipe: Recipe) -> list[Bool[Tensor, " b"]]:
     """Return for each member who is held out (True), whole groups together."""
-    folds = recipe.members if recipe.members > 1 else max(round(1 / recipe.validation), 2)
-    parts = cohort.folds(n=folds, repeats=1, seed=recipe.seed)[: recipe.members]
-    return [torch.from_numpy(cohort.patients.isin(part.patients)) for _, part in parts]
+    folds = max(recipe.members, round(1 / recipe.validation), 2)
+    return _held_out(cohort, folds, recipe.seed)[: recipe.members]
 
 
-def _five_folds(cohort: "Cohort", seed: int) -> list[Bool[Tensor, " b"]]:
-    parts = cohort.folds(n=5, repeats=1, seed=seed)
+def _held_out(cohort: "Cohort", folds: int, seed: int) -> list[Bool[Tensor, " b"]]:
+    """Return who is held out (True) in each inner fold; fewer folds where events are rare."""
+    try:
+        parts = cohort.folds(n=folds, repeats=1, seed=seed)
+    except DataError:
+        if folds <= 2:
+            raise
+        return _held_out(cohort, folds - 1, seed)
     return [torch.from_numpy(cohort.patients.isin(part.patients)) for _, part in parts]
 
 
@@ -320,11 +351,12 @@ def _collect(all_errors: dict[str, Any], errors: dict[str, Any]) -> None:
         all_errors[name] = error if old is None else np.concatenate([old, error])
 
 
-def _finish(model: FittedModel, cohort: "Cohort", run: str | Path | None) -> FittedModel:
-    model.provenance = provenance(cohort, model.recipe)
+def _finish(model: M, cohort: "Cohort", run: str | Path | None) -> M:
+    model.provenance = {
+        **provenance(cohort, model.recipe),
+        "run": "in memory" if run is None else Path(run).resolve().name,
+    }
     if run is not None:
         model.save(run)
         shutil.rmtree(Path(run) / "resume", ignore_errors=True)
     return model
-
-

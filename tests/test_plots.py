@@ -6,7 +6,7 @@ import pytest
 from matplotlib.text import Text
 
 from omnisurv import plots
-from omnisurv.simulate import simulate
+from omnisurv.simulation import simulate
 
 
 @pytest.fixture(scope="module")

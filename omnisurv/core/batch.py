@@ -66,4 +66,3 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on another device."""
         return Batch({n: p.to(device) for n, p in self.patches.items()}, self.layout)
-

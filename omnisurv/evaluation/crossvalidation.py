@@ -1,6 +1,7 @@
 """Repeated cross-validation: everything that learns is fitted again inside each fold."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,20 +71,33 @@ def cross_validate(
                 progress(f"fold {index + 1}/{len(parts)}", index, len(parts), "")
             start = pretrain(recipe, train, progress=progress) if pretrained else recipe
             model = finetune(start, train, progress=progress)
-            found = [*model_predictions(model, test, subsets, index)]
-            found += baseline_predictions(model, train, test, notes, index)
-            _write(folder, told, found)
-        predictions += found
+            own: list[str] = []
+            predicted = [*model_predictions(model, test, subsets, index)]
+            predicted += baseline_predictions(model, train, test, own, index)
+            found = predicted, own
+            _write(folder, told, *found)
+        predictions += found[0]
+        notes += found[1]
     strata = cohort.spec.strata if cohort.spec else ()
     table, differences = score_survival(predictions, held_out, strata, reference=recipe.title)
-    return Evaluation(table, differences, risks(predictions), sorted(set(notes)))
+    return Evaluation(table, differences, risks(predictions), _distinct(notes))
 
 
 def _plain(subsets: Subsets) -> str | list[list[str]]:
     return subsets if isinstance(subsets, str) else [list(subset) for subset in subsets]
 
 
-def _write(folder: Path | None, told: dict[str, object], found: list[Predictions]) -> None:
+def _distinct(notes: list[str]) -> list[str]:
+    """Return notes that differ in more than their numbers, which differ from fold to fold."""
+    first: dict[str, str] = {}
+    for note in notes:
+        first.setdefault(re.sub(r"[\d.]+", "#", note), note)
+    return list(first.values())
+
+
+def _write(
+    folder: Path | None, told: dict[str, object], found: list[Predictions], notes: list[str]
+) -> None:
     """Write a fold's predictions; the note that says it is whole comes last."""
     if folder is None:
         return
@@ -98,11 +112,13 @@ def _write(folder: Path | None, told: dict[str, object], found: list[Predictions
         with atomic(folder / f"risk_{number:03d}.csv") as path:
             part.risk.to_csv(path)
     with atomic(folder / "fold.json") as path:
-        path.write_text(json.dumps({**told, "predictions": index}))
+        path.write_text(json.dumps({**told, "predictions": index, "notes": notes}))
 
 
-def _read(folder: Path | None, told: dict[str, object], fold: int) -> list[Predictions] | None:
-    """Return a finished fold's predictions; None if it has to be done."""
+def _read(
+    folder: Path | None, told: dict[str, object], fold: int
+) -> tuple[list[Predictions], list[str]] | None:
+    """Return a finished fold's predictions and notes; None if it has to be done."""
     if folder is None or not (folder / "fold.json").exists():
         return None
     written = json.loads((folder / "fold.json").read_text())
@@ -116,4 +132,4 @@ def _read(folder: Path | None, told: dict[str, object], fold: int) -> list[Predi
         risk = pd.read_csv(folder / f"risk_{number:03d}.csv", index_col=0, dtype={0: str})["risk"]
         risk.index = risk.index.astype(str)
         found.append(Predictions(entry["model"], curves, risk, entry["subset"], fold))
-    return found
+    return found, written["notes"]

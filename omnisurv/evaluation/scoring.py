@@ -15,10 +15,28 @@ from omnisurv.metrics import Score, average_scores, difference, estimate, patien
 from omnisurv.metrics.survival import survival_scores
 
 COLUMNS = (
-    "model", "subset", "group", "n", "events", "metric", "value", "ci_low", "ci_high", "note",
+    "model",
+    "subset",
+    "group",
+    "n",
+    "events",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "note",
 )
 DIFFERENCES = (
-    "model", "against", "subset", "group", "n", "events", "metric", "value", "ci_low", "ci_high",
+    "model",
+    "against",
+    "subset",
+    "group",
+    "n",
+    "events",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
     "p",
 )
 
@@ -147,8 +165,20 @@ def score_survival(
             scored[subset, group, model] = scores
             for metric, score in scores.items():
                 e = estimate(score, weights, level)
-                rows.append((model, subset, group, e.n, e.events, metric, e.value, e.ci_low,
-                             e.ci_high, e.reason))
+                rows.append(
+                    (
+                        model,
+                        subset,
+                        group,
+                        e.n,
+                        e.events,
+                        metric,
+                        e.value,
+                        e.ci_low,
+                        e.ci_high,
+                        e.reason,
+                    )
+                )
     for (subset, group, model), scores in scored.items():
         first = scored.get((subset, group, reference or ""))
         if first is None or model == reference:
@@ -157,17 +187,37 @@ def score_survival(
             if (first[metric].n, first[metric].events) == (scores[metric].n, scores[metric].events):
                 weights = patient_draws(scores[metric].n, draws)
                 d = difference(first[metric], scores[metric], weights)
-                pairs.append((reference, model, subset, group, d.n, d.events, metric, d.value,
-                              d.ci_low, d.ci_high, d.p))
+                pairs.append(
+                    (
+                        reference,
+                        model,
+                        subset,
+                        group,
+                        d.n,
+                        d.events,
+                        metric,
+                        d.value,
+                        d.ci_low,
+                        d.ci_high,
+                        d.p,
+                    )
+                )
     return pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(pairs, columns=list(DIFFERENCES))
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """The scores of one fold, with its patients and who of them had the event."""
+
+    scores: dict[str, Score]
+    event: "pd.Series[float]"
 
 
 def _group_scores(
     parts: Sequence[Predictions], folds: Mapping[int, Fold], strata: Sequence[str]
 ) -> dict[str, tuple[dict[str, Score], int]]:
     """Return for each group the mean score over folds of each metric, and the patients."""
-    by_group: dict[str, list[tuple[dict[str, Score], NDArray[np.int64], int]]] = {}
-    start: dict[str, int] = {}
+    by_group: dict[str, list[_Folded]] = {}
     for part in parts:
         fold = folds[part.fold]
         obs = fold.obs.loc[part.curves.columns]
@@ -175,27 +225,31 @@ def _group_scores(
             inside = obs[chosen]
             if inside.empty:
                 continue
-            first = start.get(group, 0)
-            start[group] = first + len(inside)
             scores = survival_scores(
-                fold.follow_up["time"], fold.follow_up["event"], inside["time"], inside["event"],
-                part.curves.index.to_numpy(float), part.curves[inside.index].to_numpy(float),
+                fold.follow_up["time"],
+                fold.follow_up["event"],
+                inside["time"],
+                inside["event"],
+                part.curves.index.to_numpy(float),
+                part.curves[inside.index].to_numpy(float),
                 part.risk[inside.index].to_numpy(float),
             )
-            places = np.arange(first, first + len(inside))
-            events = int(inside["event"].sum())
-            by_group.setdefault(group, []).append((scores, places, events))
-    return {group: _mean(folded, start[group]) for group, folded in by_group.items()}
+            by_group.setdefault(group, []).append(_Folded(scores, inside["event"]))
+    return {group: _mean(folded) for group, folded in by_group.items()}
 
 
-def _mean(
-    folded: list[tuple[dict[str, Score], NDArray[np.int64], int]], n: int
-) -> tuple[dict[str, Score], int]:
-    events = sum(e for _, _, e in folded)
+def _mean(folded: Sequence[_Folded]) -> tuple[dict[str, Score], int]:
+    """Average over folds; a patient held out in several repeats is one patient."""
     if len(folded) == 1:
-        return folded[0][0], n
-    metrics = folded[0][0]
+        return folded[0].scores, len(folded[0].event)
+    event = pd.concat([part.event for part in folded])
+    event = event[~event.index.duplicated()]
+    places = [event.index.get_indexer(part.event.index) for part in folded]
     return {
-        metric: average_scores([(s[metric], places) for s, places, _ in folded], n, events)
-        for metric in metrics
-    }, n
+        metric: average_scores(
+            [(part.scores[metric], where) for part, where in zip(folded, places, strict=True)],
+            len(event),
+            int(event.sum()),
+        )
+        for metric in folded[0].scores
+    }, len(event)

@@ -180,9 +180,14 @@ def _real(model: "FittedModel", names: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def risks(predictions: Sequence[Predictions]) -> pd.DataFrame:
-    """Return the risk of each patient by model, and by model[subset] for subsets."""
-    columns: dict[str, list[pd.Series]] = {}
+    """Return the risk of each patient by model, and by model[subset] for subsets.
+
+    Rows are patients; with several folds, (fold, patient).
+    """
+    columns: dict[str, dict[int, pd.Series]] = {}
     for p in predictions:
         name = p.model if p.subset == "all" else f"{p.model}[{p.subset}]"
-        columns.setdefault(name, []).append(p.risk)
-    return pd.DataFrame({name: pd.concat(parts) for name, parts in columns.items()})
+        columns.setdefault(name, {})[p.fold] = p.risk
+    tables = {name: pd.concat(parts, names=["fold", "patient"]) for name, parts in columns.items()}
+    table = pd.DataFrame(tables)
+    return table.droplevel("fold") if len(table.index.unique("fold")) == 1 else table

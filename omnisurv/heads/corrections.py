@@ -125,9 +125,7 @@ class Training(NamedTuple):
     def rows(self, index: Tensor) -> "Training":
         """Return some patients."""
         values = {name: value[index] for name, value in self.values.items()}
-        return Training(
-            self.score[index], values, self.stratum[index], self.target.rows(index)
-        )
+        return Training(self.score[index], values, self.stratum[index], self.target.rows(index))
 
 
 @dataclass(frozen=True)

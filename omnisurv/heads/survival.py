@@ -139,5 +139,9 @@ class LogisticHazard(Head):
 
 
 def curves(logits: Float[Tensor, "b t"]) -> Float[Tensor, "b t"]:
-    """Return survival at the cuts, from logits of the hazard."""
-    return F.logsigmoid(-logits).cumsum(1).exp()
+    """Return survival at the cuts, from logits of the hazard; 1 at the first, which is day 0.
+
+    Interval 0 never holds an event, so what its logit says is only how few patients there were.
+    """
+    log = F.logsigmoid(-logits[:, 1:]).cumsum(1)
+    return torch.cat([torch.zeros_like(logits[:, :1]), log], dim=1).exp()

@@ -76,9 +76,7 @@ class Dnam(Modality):
             standardise=o.standardise,
             knee=False,
         )
-        return FeatureTokeniser(
-            list(kept.var_names), chunk(kept.n_vars, o.patch), scale, unit
-        )
+        return FeatureTokeniser(list(kept.var_names), chunk(kept.n_vars, o.patch), scale, unit)
 
     def restore(self, state: State) -> FeatureTokeniser:
         """Rebuild a fitted tokeniser."""

@@ -109,5 +109,3 @@ class Rna(Modality):
 def shape_of(scale: str) -> Shape:
     """Return how values of this scale become roughly symmetric: logs where they are raw."""
     return "ln1p" if scale in ("counts", "linear") else "identity"
-
-

@@ -118,9 +118,7 @@ class Table(Modality):
         order_list = [int(i) for group in members for i in group]
         ends = np.cumsum([len(group) for group in members])
         starts = ends - [len(group) for group in members]
-        return order_list, [
-            list(range(int(a), int(b))) for a, b in zip(starts, ends, strict=True)
-        ]
+        return order_list, [list(range(int(a), int(b))) for a, b in zip(starts, ends, strict=True)]
 
     def _members(self, sources: "pd.Series[str]", group: tuple[str, tuple[str, ...]]) -> list[int]:
         name, columns = group

@@ -90,6 +90,7 @@ class Imputmae(Recipe):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
+            "members": 3,
             "dim": 64,
             "mlp": 128,
             "depth": {},
@@ -97,12 +98,16 @@ class Imputmae(Recipe):
             "decoder_dim": 64,
             "decoder_mlp": 128,
             "decoder_depth": 1,
-            "dropout": 0.1,
             "shared": False,
+            "mask_ratio": 0.7,
             "drop_rate": 0.3,
             "pretrain": {
-                "epochs": 120, "batch": 32, "lr": 2e-3, "weight_decay": 0.05, "warmup": 5,
-                "patience": 30, "every": 5,
+                "epochs": 60,
+                "batch": 32,
+                "lr": 2e-3,
+                "weight_decay": 1.0,
+                "warmup": 5,
+                "every": 5,
             },
             "train_last": 0,
             "grid": "quantiles",

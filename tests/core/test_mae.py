@@ -178,11 +178,18 @@ def test_decoder_writes_each_prediction_to_its_own_slot(layout):
     decoder = Decoder(
         layout,
         {n: Position(w) for n, w in layout.widths.items()},
-        encoder_dim=16, dim=12, heads=2, mlp=24, depth=1,
+        encoder_dim=16,
+        dim=12,
+        heads=2,
+        mlp=24,
+        depth=1,
     )
     latent = Latent(
-        torch.zeros(3, 16), torch.zeros(3, 2, 16), torch.tensor([[1, 1], [1, 0], [0, 0]]).bool(),
-        torch.tensor([[7, 1], [2, 0], [0, 0]]), (),
+        torch.zeros(3, 16),
+        torch.zeros(3, 2, 16),
+        torch.tensor([[1, 1], [1, 0], [0, 0]]).bool(),
+        torch.tensor([[7, 1], [2, 0], [0, 0]]),
+        (),
     )
     wanted = torch.rand(3, layout.slots, generator=torch.Generator().manual_seed(0)) < 0.6
     predicted = decoder(latent, wanted)

@@ -1,6 +1,6 @@
 """Cohorts with known truth: simulate one in memory, or write one in the real file layouts."""
 
-from omnisurv.simulate.files import write
-from omnisurv.simulate.truth import SimulatedCohort, remove_cells, simulate
+from omnisurv.simulation.files import write
+from omnisurv.simulation.truth import SimulatedCohort, remove_cells, simulate
 
 __all__ = ["SimulatedCohort", "remove_cells", "simulate", "write"]

@@ -5,7 +5,7 @@ from lifelines.utils import concordance_index
 
 from omnisurv.data.spec import DataSpec
 from omnisurv.errors import InputError
-from omnisurv.simulate import remove_cells, simulate, write
+from omnisurv.simulation import remove_cells, simulate, write
 
 OMICS = ["rna", "dnam", "cnv_arm", "protein"]
 STAR = [

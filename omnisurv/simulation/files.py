@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from omnisurv.simulate.generator import SOURCES, apply_link
-from omnisurv.simulate.spec import SPEC
-from omnisurv.simulate.truth import SimulatedCohort
+from omnisurv.simulation.generator import SOURCES, apply_link
+from omnisurv.simulation.spec import SPEC
+from omnisurv.simulation.truth import SimulatedCohort
 
 STAR_COLUMNS = (
     "gene_id",

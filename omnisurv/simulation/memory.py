@@ -8,12 +8,12 @@ import yaml
 
 from omnisurv.data.cohort import Cohort
 from omnisurv.data.spec import DataSpec
-from omnisurv.simulate.spec import SPEC
+from omnisurv.simulation.spec import SPEC
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from omnisurv.simulate.truth import SimulatedCohort
+    from omnisurv.simulation.truth import SimulatedCohort
 
 SCALES = {"rna": "linear", "dnam": "beta", "cnv_arm": "table", "protein": "table"}
 TYPES = {"cnv_arm": "ordinal", "protein": "continuous"}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from omnisurv.errors import InputError
-from omnisurv.simulate import generator as draws
+from omnisurv.simulation import generator as draws
 
 if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
@@ -90,7 +90,7 @@ class SimulatedCohort:
 
     def to_cohort(self) -> "Cohort":
         """Return the cohort as the readers would give it, without touching a file."""
-        from omnisurv.simulate.memory import build
+        from omnisurv.simulation.memory import build
 
         return build(self)
 

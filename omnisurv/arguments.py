@@ -1,0 +1,159 @@
+"""What the commands take: options, and what their texts mean."""
+
+from collections.abc import Callable, Sequence
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from omnisurv import console
+from omnisurv.errors import DataError, InputError, did_you_mean
+from omnisurv.files import atomic, writable
+
+if TYPE_CHECKING:
+    from omnisurv.checkpoint import FittedModel
+    from omnisurv.data.cohort import Cohort
+    from omnisurv.recipe import Recipe
+    from omnisurv.runs import Data
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Data spec (YAML).")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of pretrain or finetune.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+Root = Annotated[
+    Path | None, typer.Option("--root", help="Folder of the data files (or OMNISURV_ROOT).")
+]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="recipe or recipe:preset; the spec's by default.")
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value of the recipe; may be repeated.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Everyone = Annotated[
+    bool, typer.Option("--all-patients", help="Train on the spec's test part as well.")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback if something breaks.")]
+Task = Annotated[
+    Literal["survival", "imputation"] | None,
+    typer.Option("--task", help="What to judge; what the run was trained for by default."),
+]
+Subsets = Annotated[
+    str, typer.Option("--subsets", help="all, each, none, or a list such as rna+dnam,clinical.")
+]
+
+
+def ready(json: Path | None, out: Path | None = None) -> None:
+    """Raise InputError before anything long begins if the results could not be written."""
+    from omnisurv.runs import require_space
+
+    if out is not None:
+        require_space(out)
+    if json is not None:
+        writable(json.parent)
+
+
+def read(spec: Path, root: Path | None, quiet: bool) -> "Data":
+    """Read the cohort of a spec."""
+    from omnisurv.runs import Data
+
+    with console.working("read", quiet=quiet):
+        return Data.read(spec, root)
+
+
+def load_run(run: Path) -> "FittedModel":
+    """Load a run, and let the model remember which it is."""
+    from omnisurv.checkpoint import load
+
+    model = load(run)
+    model.provenance["run"] = str(run)
+    return model
+
+
+def choose_recipe(
+    spec: Path, name: str | None, settings: Sequence[str] | None, seed: int | None
+) -> "Recipe":
+    """Return the named recipe, or the spec's, with ``--set`` and ``--seed`` applied."""
+    from omnisurv.data.spec import DataSpec
+    from omnisurv.recipe import get_recipe
+
+    return adjust(get_recipe(name or DataSpec.load(spec).recipe), settings, seed)
+
+
+def adjust(recipe: "Recipe", settings: Sequence[str] | None, seed: int | None) -> "Recipe":
+    """Return the recipe with ``--set`` and ``--seed`` applied."""
+    from omnisurv.config import override
+
+    seeded = [] if seed is None else [f"seed={seed}"]
+    return override(recipe, [*(settings or []), *seeded])
+
+
+def train(
+    work: "Callable[..., FittedModel]",
+    source: "FittedModel | Recipe",
+    data: "Data",
+    out: Path,
+    recipe: "Recipe",
+    everyone: bool,
+    quiet: bool,
+    run: Path | None = None,
+) -> "FittedModel":
+    """Train on the spec's development part, unless the run already holds the result."""
+    from omnisurv import runs
+
+    chosen, held_out = data.parts(everyone=everyone)
+    console.say(f"Training on {len(chosen)} patients, {len(held_out)} are held out.")
+    if runs.begin(out, data, chosen, held_out, recipe, run):
+        console.say(f"{out} already holds this run; nothing to do.")
+        return load_run(out)
+    with console.training(quiet=quiet) as progress:
+        model = work(source, chosen, run=out, progress=progress)
+    runs.finish(out, data)
+    return model
+
+
+def tell_model(model: "FittedModel", out: Path, json: Path | None) -> None:
+    """Print what was trained."""
+    counts = {stage: len(hashes) for stage, hashes in model.seen.items()}
+    console.say(repr(model), f"run: {out}")
+    write_json(json, {"run": str(out), "recipe": model.recipe.title, "seen": counts})
+
+
+def subsets_of(text: str, cohort: "Cohort", model: "FittedModel | None" = None) -> Any:
+    """Return what ``--subsets`` asks for.
+
+    Raises:
+        DataError: a modality that the cohort or the model does not know.
+    """
+    if text in ("all", "each", "none"):
+        return text
+    subsets = [tuple(n.strip() for n in part.split("+")) for part in text.split(",")]
+    known = [n for n in cohort.modalities if model is None or n in model.modalities]
+    for name in (name for subset in subsets for name in subset):
+        if name not in known:
+            raise DataError(
+                f"--subsets: unknown modality '{name}'.{did_you_mean(name, known)} "
+                "Or say all, each or none"
+            )
+    return subsets
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """Return names with commas between; None for all."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def require_level(level: float) -> None:
+    """Raise InputError if the level of intervals is no share."""
+    if not 0 < level < 1:
+        raise InputError(f"--level {level} must lie between 0 and 1, such as 0.9")
+
+
+def write_json(file: Path | None, result: Any) -> None:
+    """Write a result as JSON, if a file was named."""
+    if file is None:
+        return
+    with atomic(file) as path:
+        path.write_text(result if isinstance(result, str) else dumps(result, indent=1, default=str))

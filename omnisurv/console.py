@@ -1,0 +1,110 @@
+"""What a terminal shows: tables, progress, and errors as one line."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.progress import Progress
+
+PIPE_WIDTH = 160
+"""Columns where there is no terminal to ask."""
+
+
+def printer(*, stderr: bool = False) -> Console:
+    """Return a console on today's standard output (or error)."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are, never wrapped when piped."""
+    console = printer()
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=not sys.stdout.isatty())
+
+
+def complain(sentence: str) -> None:
+    """Print one line on standard error."""
+    printer(stderr=True).print(" ".join(sentence.split()), markup=False, soft_wrap=True)
+
+
+def show(frame: "pd.DataFrame", title: str = "", digits: int = 3) -> None:
+    """Print a table; numbers to the right, missing ones as a dash."""
+    if title:
+        say(title)
+    table = Table(box=None, pad_edge=False)
+    for column in frame.columns:
+        numeric = frame[column].dtype.kind in "iuf"
+        table.add_column(str(column), justify="right" if numeric else "left", overflow="fold")
+    for row in frame.itertuples(index=False, name=None):
+        table.add_row(*(_cell(value, digits) for value in row))
+    printer().print(table)
+
+
+def show_scores(table: "pd.DataFrame") -> None:
+    """Print Harrell's C (or R² of imputation) with intervals, models × groups."""
+    survival = (table["metric"] == "c_harrell").any()
+    metric, first = ("c_harrell", "model") if survival else ("r2", "subset")
+    rows = table[table["metric"] == metric].copy()
+    rows["value"] = [
+        f"{value:.3f} ({low:.3f} – {high:.3f})"
+        for value, low, high in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
+    ]
+    second = "subset" if survival else "model"
+    rows["group"] = rows["group"].replace("all", "pooled")
+    wide = rows.pivot_table(
+        index=[first, second], columns="group", values="value", aggfunc="first", sort=False
+    )
+    name = "Harrell's C" if survival else "R²"
+    show(wide.reset_index().fillna("–"), title=f"{name} (95 % interval)")
+
+
+def _cell(value: Any, digits: int) -> str:
+    from rich.markup import escape
+
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.{digits}f}"
+    return escape(str(value))
+
+
+@contextmanager
+def working(text: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show that something takes its time; nothing where there is no terminal."""
+    with _bars(quiet) as bars:
+        bars.add_task(text, total=None, text="")
+        yield
+
+
+@contextmanager
+def training(*, quiet: bool = False) -> Iterator[Callable[[str, int, int, str], None]]:
+    """Give a function of (label, epoch, epochs, text) that draws a bar for each label."""
+    with _bars(quiet) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(label: str, done: int, total: int, text: str) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total, text="")
+            bars.update(tasks[label], completed=done, total=total, text=text)
+
+        yield advance
+
+
+def _bars(quiet: bool) -> "Progress":
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns: Sequence[Any] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+    )
+    console = printer(stderr=True)
+    return Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    )
