@@ -182,13 +182,18 @@ def margin(errors: Values | None, shape: tuple[int, ...], level: float) -> Value
 def calibrate(network: MultimodalMAE, batch: Batch) -> dict[str, Values]:
     """Set how far the network's predictions are trusted, and return its errors thereafter.
 
-    Each modality is hidden whole from patients held out of training who have something else to
-    predict it from. The least-squares slope of truth on prediction, per feature and shrunk
-    towards the modality's own, becomes the decoder's ``trust``: what does not generalise falls
-    back to the mean.
+    The least-squares slope of truth on prediction, per feature and shrunk towards the modality's
+    own, becomes the decoder's ``trust``: what does not generalise falls back to the mean. It is
+    taken as the modality is usually missing among these patients: whole, or a token here and
+    there (a clinical table) with the rest of the modality at hand.
+
+    Args:
+        network: a trained encoder and decoder; its trust is set in place.
+        batch: patients held out of training.
 
     Returns:
-        Errors (patients, l, p) of each modality, in standard units; NaN where not measured.
+        Errors (patients, l, p) of each modality, hidden whole from patients who have something
+        else to predict it from, in standard units; NaN where not measured.
     """
     errors = {}
     for name, where in batch.layout.slices.items():
@@ -198,12 +203,32 @@ def calibrate(network: MultimodalMAE, batch: Batch) -> dict[str, Values]:
         if not len(rows):
             continue
         part = batch.rows(rows)
-        predicted = network.reconstruct(part, visible[rows], part.observed)[name]
         truth = part.patches[name]
-        slope = _slope(predicted, truth)
+        predicted = network.reconstruct(part, visible[rows], part.observed)[name]
+        judged = _token_by_token(network, part, name) if _in_pieces(batch, name) else predicted
+        slope = _slope(judged, truth)
         network.decoder.trust(name).mul_(slope)
         errors[name] = (predicted * slope - truth).numpy()
     return errors
+
+
+def _in_pieces(batch: Batch, name: str) -> bool:
+    """Return whether more of the modality's tokens are missing singly than with all others."""
+    observed = batch.observed[:, batch.layout.slices[name]]
+    has = observed.any(1)
+    return int((~observed[has]).sum()) > int((~has).sum()) * observed.shape[1]
+
+
+def _token_by_token(network: MultimodalMAE, batch: Batch, name: str) -> Tensor:
+    """Predict each token of a modality from everything but itself."""
+    predicted = torch.full_like(batch.patches[name], torch.nan)
+    start = batch.layout.slices[name].start
+    for position in range(batch.layout.lengths[name]):
+        wanted = torch.zeros_like(batch.observed)
+        wanted[:, start + position] = True
+        found = network.reconstruct(batch, batch.observed & ~wanted, wanted)[name]
+        predicted[:, position] = found[:, position]
+    return predicted
 
 
 def _slope(predicted: Tensor, truth: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def imputation_sections(
         "Imputation",
         "Each modality is hidden whole from patients who have it and predicted from their other "
         "modalities, in standard units, beside the mean, nearest neighbours and ridge.",
-        table=_wide(result.table.rename(columns={"subset": "modality"}), ("r2", "pearson", "mse"),
+        table=_wide(result.table, ("r2", "pearson", "mse"),
                     ("modality", "model", "group", "n")),
         caption="coverage_90 in metrics.csv is the share of values inside the 90 % interval.",
     )  # fmt: skip

@@ -12,10 +12,10 @@ import torch
 
 import omnisurv as om
 from omnisurv.baselines import IMPUTATION_BASELINES
-from omnisurv.core import Batch, Layout
+from omnisurv.core import Batch, Decoder, Layout
 from omnisurv.data.cohort import Cohort
 from omnisurv.errors import DataError
-from omnisurv.imputation import _slope, margin
+from omnisurv.imputation import _slope, calibrate, margin
 from omnisurv.simulation import simulate
 
 RUN = {"pretrain": {"epochs": 20, "every": 5}}
@@ -315,3 +315,43 @@ def test_simulated_truth_is_imputed_better_than_by_mean_and_neighbours_and_cover
         assert ours[name] < mse.loc[name, "mean"], told
         assert ours[name] < mse.loc[name, "knn"], told
     assert 0.88 <= pooled_cover <= 0.92, told
+
+
+class KnowsTheRest(torch.nn.Module):
+    """Predicts a token perfectly if any other token of its modality is visible, else the mean."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.decoder = Decoder(
+            layout, {}, encoder_dim=4, dim=4, heads=1, mlp=4, depth=0
+        )  # holds the trust, predicts nothing
+
+    def reconstruct(self, batch, visible, wanted):
+        predicted = {}
+        for name, where in batch.layout.slices.items():
+            helped = visible[:, where].any(1)[:, None, None]
+            predicted[name] = torch.nan_to_num(batch.patches[name]) * helped
+        return predicted
+
+
+@pytest.mark.parametrize("missing", ["singly", "whole"])
+def test_trust_is_judged_as_the_modality_is_missing(missing):
+    layout = Layout({"clinical": 4, "rna": 2}, {"clinical": 1, "rna": 3})
+    generator = torch.Generator().manual_seed(0)
+    patches = {
+        name: torch.randn(400, layout.lengths[name], layout.widths[name], generator=generator)
+        for name in layout.lengths
+    }
+    if missing == "singly":
+        hole = torch.rand(400, 4, 1, generator=generator) < 0.2
+        patches["clinical"] = patches["clinical"].masked_fill(hole, torch.nan)
+    else:
+        patches["clinical"][:100] = torch.nan
+    network = KnowsTheRest(layout)
+    errors = calibrate(network, Batch(patches, layout))
+    trust = network.decoder.trust("clinical")
+    expected = 1.0 if missing == "singly" else 0.0
+    torch.testing.assert_close(trust, torch.full_like(trust, expected), atol=0.02, rtol=0)
+    # The errors are those of a modality hidden whole, whatever the trust was judged on.
+    measured = patches["clinical"].isfinite().flatten(1).any(1)
+    assert errors["clinical"].shape[0] == int(measured.sum())
