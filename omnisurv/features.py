@@ -224,6 +224,22 @@ def order_features(data: "AnnData", order: Order) -> NDArray[np.int64]:
     return _correlation_order(values)
 
 
+def choose_features(
+    train: "AnnData",
+    order: Order,
+    *,
+    min_sd: float,
+    max_missing: float,
+    top_variance: int | None,
+) -> "AnnData":
+    """Return the columns worth a place, in the order they are laid into patches."""
+    columns = keep_features(
+        train, min_sd=min_sd, max_missing=max_missing, top_variance=top_variance
+    )
+    kept = train[:, columns]
+    return kept[:, order_features(kept, order)]
+
+
 def chunk(features: int, width: int) -> list[list[int]]:
     """Return consecutive groups of ``width`` features; the last may be shorter."""
     return [list(range(i, min(i + width, features))) for i in range(0, features, width)]

@@ -8,9 +8,18 @@ import torch
 from numpy.typing import NDArray
 
 from omnisurv.baselines import IMPUTATION_BASELINES
+from omnisurv.core import Batch
 from omnisurv.core.masking import explicit
 from omnisurv.errors import DataError
-from omnisurv.evaluation.scoring import COLUMNS, DIFFERENCES, Evaluation, groups_of
+from omnisurv.evaluation.scoring import (
+    COLUMNS,
+    DIFFERENCES,
+    Evaluation,
+    Row,
+    difference_row,
+    groups_of,
+    score_row,
+)
 from omnisurv.imputation import reconstruct
 from omnisurv.metrics import Score, difference, estimate, imputation_scores, patient_draws
 
@@ -23,7 +32,6 @@ METRICS = {"mse": "mse", "r2": "r2_pooled", "pearson": "pearson", "coverage_90":
 that hardly vary in a small test set would decide it."""
 LEVEL = 0.9
 
-Row = tuple[object, ...]
 Floats = NDArray[Any]
 
 
@@ -36,6 +44,10 @@ def evaluate_imputation(
     as much as any other; ``modality`` (and ``subset``) in the table name what was predicted.
     """
     batch = model.batch(cohort)
+    matrices = None
+    if train is not None:
+        train.require_disjoint(cohort)
+        matrices = _matrices(model.batch(train), train), _matrices(batch, cohort)
     rows: list[Row] = []
     pairs: list[Row] = []
     notes: list[str] = []
@@ -58,9 +70,8 @@ def evaluate_imputation(
         if not finite:
             notes.append(f"{name}: too few held-out patients for a {LEVEL:.0%} interval")
         predictions = {model.recipe.title: flat if finite else flat[:1]}
-        if train is not None:
-            train.require_disjoint(cohort)
-            predictions |= _baselines(model, train, cohort, name, patients, scored)
+        if matrices is not None:
+            predictions |= _baselines(model, *matrices, name, patients, scored)
         groups = groups_of(cohort.obs.loc[patients], cohort.spec.strata if cohort.spec else ())
         _score(rows, pairs, predictions, truth, groups, name, events, draws)
     if not rows:
@@ -100,51 +111,23 @@ def _score(
             for metric, key in METRICS.items():
                 if key in scores:
                     e = estimate(scores[key], weights)
-                    rows.append(
-                        (
-                            model_name,
-                            name,
-                            group,
-                            e.n,
-                            e.events,
-                            metric,
-                            e.value,
-                            e.ci_low,
-                            e.ci_high,
-                            e.reason,
-                        )
-                    )
+                    rows.append(score_row(model_name, name, group, metric, e))
             if model_name != title:
                 for metric in ("mse", "r2"):
                     key = METRICS[metric]
                     d = difference(first[key], scores[key], weights)
-                    pairs.append(
-                        (
-                            title,
-                            model_name,
-                            name,
-                            group,
-                            d.n,
-                            d.events,
-                            metric,
-                            d.value,
-                            d.ci_low,
-                            d.ci_high,
-                            d.p,
-                        )
-                    )
+                    pairs.append(difference_row(title, model_name, name, group, metric, d))
 
 
 def _baselines(
     model: "FittedModel",
-    train: "Cohort",
-    cohort: "Cohort",
+    known: dict[str, pd.DataFrame],
+    asked: dict[str, pd.DataFrame],
     name: str,
     patients: pd.Index,
     scored: NDArray[np.bool_],
 ) -> dict[str, list[Floats]]:
     """Fit mean, nearest neighbours and ridge on the training patients, in the same units."""
-    known, asked = _matrices(model, train), _matrices(model, cohort)
     predictions = {}
     for baseline, entry in IMPUTATION_BASELINES.items():
         fitted = entry.fit(known, name, seed=model.recipe.seed)
@@ -153,9 +136,8 @@ def _baselines(
     return predictions
 
 
-def _matrices(model: "FittedModel", cohort: "Cohort") -> dict[str, pd.DataFrame]:
+def _matrices(batch: Batch, cohort: "Cohort") -> dict[str, pd.DataFrame]:
     """Return each modality in standard units, a row for each patient who has it."""
-    batch = model.batch(cohort)
     matrices = {}
     for name, where in batch.layout.slices.items():
         has = batch.observed[:, where].any(1)

@@ -11,7 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from omnisurv.files import atomic, writable
-from omnisurv.metrics import Score, average_scores, difference, estimate, patient_draws
+from omnisurv.metrics import (
+    Difference,
+    Estimate,
+    Score,
+    average_scores,
+    difference,
+    estimate,
+    patient_draws,
+)
 from omnisurv.metrics.survival import survival_scores
 
 COLUMNS = (
@@ -107,6 +115,27 @@ class Evaluation:
         return self.table.round(3).to_html(index=False)
 
 
+Row = tuple[object, ...]
+
+
+def score_row(model: str, subset: str, group: str, metric: str, e: Estimate) -> Row:
+    """Return one row of ``COLUMNS``."""
+    return (
+        *(model, subset, group, e.n, e.events),
+        *(metric, e.value, e.ci_low, e.ci_high, e.reason),
+    )
+
+
+def difference_row(
+    model: str | None, against: str, subset: str, group: str, metric: str, d: Difference
+) -> Row:
+    """Return one row of ``DIFFERENCES``."""
+    return (
+        *(model, against, subset, group, d.n, d.events),
+        *(metric, d.value, d.ci_low, d.ci_high, d.p),
+    )
+
+
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records"))
     return records
@@ -164,20 +193,8 @@ def score_survival(
             weights = patient_draws(n, draws)
             scored[subset, group, model] = scores
             for metric, score in scores.items():
-                e = estimate(score, weights, level)
                 rows.append(
-                    (
-                        model,
-                        subset,
-                        group,
-                        e.n,
-                        e.events,
-                        metric,
-                        e.value,
-                        e.ci_low,
-                        e.ci_high,
-                        e.reason,
-                    )
+                    score_row(model, subset, group, metric, estimate(score, weights, level))
                 )
     for (subset, group, model), scores in scored.items():
         first = scored.get((subset, group, reference or ""))
@@ -187,21 +204,7 @@ def score_survival(
             if (first[metric].n, first[metric].events) == (scores[metric].n, scores[metric].events):
                 weights = patient_draws(scores[metric].n, draws)
                 d = difference(first[metric], scores[metric], weights)
-                pairs.append(
-                    (
-                        reference,
-                        model,
-                        subset,
-                        group,
-                        d.n,
-                        d.events,
-                        metric,
-                        d.value,
-                        d.ci_low,
-                        d.ci_high,
-                        d.p,
-                    )
-                )
+                pairs.append(difference_row(reference, model, subset, group, metric, d))
     return pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(pairs, columns=list(DIFFERENCES))
 
 

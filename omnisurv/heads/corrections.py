@@ -89,6 +89,7 @@ class Corrections(nn.Module):
 
     def __init__(self, features: Mapping[str, int], strata: int) -> None:
         super().__init__()
+        self.strata = strata
         self.components = nn.ModuleDict({n: Components(f, strata) for n, f in features.items()})
         zeros = torch.zeros(strata, COMPONENTS)
         self.weights = nn.ParameterDict(
@@ -174,10 +175,9 @@ def fit_corrections(
     """
     for name, components in corrections.components.items():
         components.fit(data.values[name], data.stratum)  # type: ignore[operator]
-    strata = len(next(iter(corrections.weights.values()), torch.zeros(0)))
     trials = _trials(corrections, data, inner, ridge, offset.shape[1])
     kept: dict[Key, float] = {}
-    for level in range(strata):
+    for level in range(corrections.strata):
         names, penalties, gains = _choose(trials.get(level, []))
         if not names:
             continue
@@ -186,8 +186,7 @@ def fit_corrections(
         x = torch.cat(
             [corrections.components[n](mine.values[n], mine.stratum).double() for n in names], 1
         )
-        penalty = torch.repeat_interleave(torch.tensor(penalties), COMPONENTS)
-        _, weight = fit_linear(x, mine.target, penalty, offset=offset[inside].double())
+        _, weight = fit_linear(x, mine.target, _penalty(penalties), offset=offset[inside].double())
         for name, part in zip(names, weight.split(COMPONENTS), strict=True):
             corrections.weights[name].data[level] = part.float()
             kept[name, level] = gains[name]
@@ -201,7 +200,6 @@ def _trials(
     ridge: float,
     intervals: int,
 ) -> dict[int, list[_Trial]]:
-    strata = len(next(iter(corrections.weights.values()), torch.zeros(0)))
     trials: dict[int, list[_Trial]] = {}
     for held_out in inner:
         train = data.rows((~held_out).nonzero()[:, 0])
@@ -215,10 +213,10 @@ def _trials(
             baseline + ((part.score - center).double() @ weight)[:, None] for part in (train, test)
         ]
         fitted = {
-            name: Components(len(c.axes), strata).fit(train.values[name], train.stratum)  # type: ignore[arg-type]
+            name: Components(len(c.axes), corrections.strata).fit(train.values[name], train.stratum)  # type: ignore[arg-type]
             for name, c in corrections.components.items()
         }
-        for level in range(strata):
+        for level in range(corrections.strata):
             trial = _trial(fitted, train, test, offsets, level)
             if trial is not None:
                 trials.setdefault(level, []).append(trial)

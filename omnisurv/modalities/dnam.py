@@ -9,10 +9,10 @@ from omnisurv.config import Settings
 from omnisurv.features import (
     FeatureTokeniser,
     Order,
+    Shape,
+    choose_features,
     chunk,
     fit_scale,
-    keep_features,
-    order_features,
 )
 from omnisurv.modality import Modality, State
 from omnisurv.registry import modalities
@@ -63,16 +63,18 @@ class Dnam(Modality):
     def fit(self, train: "AnnData") -> FeatureTokeniser:
         """Choose probes, their order and their scale on training patients."""
         o = self.options
-        columns = keep_features(
-            train, min_sd=o.min_sd, max_missing=o.max_missing, top_variance=o.top_variance
+        kept = choose_features(
+            train,
+            o.order,
+            min_sd=o.min_sd,
+            max_missing=o.max_missing,
+            top_variance=o.top_variance,
         )
-        kept = train[:, columns]
-        kept = kept[:, order_features(kept, o.order)]
         unit = str(train.uns.get("scale", "beta"))
-        shape = "m-value" if unit == "beta" and o.values == "m-value" else "identity"
+        shape: Shape = "m-value" if unit == "beta" and o.values == "m-value" else "identity"
         scale = fit_scale(
             np.asarray(kept.X, dtype=float),
-            "m-value" if shape == "m-value" else "identity",
+            shape,
             standardise=o.standardise,
             knee=False,
         )

@@ -11,10 +11,9 @@ from omnisurv.features import (
     FeatureTokeniser,
     Order,
     Shape,
+    choose_features,
     chunk,
     fit_scale,
-    keep_features,
-    order_features,
 )
 from omnisurv.modality import Modality, State
 from omnisurv.registry import modalities
@@ -65,11 +64,13 @@ class Rna(Modality):
     def fit(self, train: "AnnData") -> FeatureTokeniser:
         """Choose genes, their order and their scale on training patients."""
         o = self.options
-        columns = keep_features(
-            train, min_sd=o.min_sd, max_missing=o.max_missing, top_variance=o.top_variance
+        kept = choose_features(
+            train,
+            o.order,
+            min_sd=o.min_sd,
+            max_missing=o.max_missing,
+            top_variance=o.top_variance,
         )
-        kept = train[:, columns]
-        kept = kept[:, order_features(kept, o.order)]
         by_patient = o.normalise == "patient"
         unit = str(train.uns.get("scale", "linear"))
         if by_patient and shape_of(unit) != "ln1p":
