@@ -67,11 +67,7 @@ class FittedModel:
         Raises:
             DataError: a named modality the model does not know, or none in common.
         """
-        for name in modalities or ():
-            if name not in self.modalities:
-                raise DataError(
-                    f"the model knows no modality '{name}'.{did_you_mean(name, self.modalities)}"
-                )
+        self.require_known(modalities or ())
         if not set(cohort.availability.columns) & set(self.modalities):
             raise DataError(
                 f"the cohort has {list(cohort.availability.columns)}, the model was trained on "
@@ -86,6 +82,14 @@ class FittedModel:
             },
             layout_of(self.tokenisers),
         )
+
+    def require_known(self, modalities: Collection[str]) -> None:
+        """Raise DataError, with the nearest name, if the model does not know one of these."""
+        for name in modalities:
+            if name not in self.modalities:
+                raise DataError(
+                    f"the model knows no modality '{name}'.{did_you_mean(name, self.modalities)}"
+                )
 
     def require_unseen(self, cohort: "Cohort") -> None:
         """Raise SeenPatientsError if any stage of the weights saw a patient of the cohort."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from omnisurv.checkpoint import FittedModel
 from omnisurv.core import Batch, MultimodalMAE
 from omnisurv.core.masking import explicit
-from omnisurv.errors import DataError, did_you_mean
+from omnisurv.errors import DataError
 from omnisurv.files import atomic, writable
 from omnisurv.shapes import Bool, Tensor
 
@@ -127,11 +127,7 @@ def impute(
         DataError: a modality the model does not know.
     """
     names = list(model.modalities if modalities is None else modalities)
-    for name in names:
-        if name not in model.modalities:
-            raise DataError(
-                f"the model knows no modality '{name}'.{did_you_mean(name, model.modalities)}"
-            )
+    model.require_known(names)
     batch = model.batch(cohort)
     values, drawn = {}, {}
     for name in names:

@@ -5,7 +5,6 @@ tests run over the registry.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -97,6 +96,3 @@ class Modality(ABC):
         path = folder / f"{self.name}.h5ad"
         values.write_h5ad(path)
         return path
-
-
-Fit = Callable[["AnnData"], Tokeniser]

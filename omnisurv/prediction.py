@@ -138,7 +138,7 @@ def stratum_of(cohort: "Cohort", strata: list[str]) -> np.ndarray[Any, Any]:
 
 
 def _classes(cohort: "Cohort") -> "pd.Series[str] | None":
-    columns = [c for c in (cohort.spec.strata if cohort.spec else ()) if c in cohort.obs]
+    columns = [c for c in cohort.strata if c in cohort.obs]
     if not columns:
         return None
     parts = cohort.obs[columns].astype("string")

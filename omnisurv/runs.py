@@ -132,11 +132,6 @@ def origin(run: str | Path, root: str | Path | None = None) -> Data:
     return Data.read(spec, root if root is not None else told["root"])
 
 
-def trained_on(run: str | Path, cohort: "Cohort") -> "Cohort":
-    """Return the patients of the cohort that a run was given to train on."""
-    return _with_hashes(cohort, set(_read(Path(run)).get("train", [])))
-
-
 def seen(model: "FittedModel", cohort: "Cohort") -> "Cohort":
     """Return the patients of the cohort that any stage of the weights saw."""
     return _with_hashes(cohort, {hashed for stage in model.seen.values() for hashed in stage})

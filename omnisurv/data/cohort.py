@@ -73,6 +73,11 @@ class Cohort:
         return list(self._shared)
 
     @property
+    def strata(self) -> tuple[str, ...]:
+        """Labels within whose classes every figure is also given; none without a spec."""
+        return self.spec.strata if self.spec is not None else ()
+
+    @property
     def has_endpoint(self) -> "pd.Series[bool]":
         """True for patients with a positive time and a known event."""
         return (self.obs["time"] > 0) & self.obs["event"].notna()

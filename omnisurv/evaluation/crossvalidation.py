@@ -78,8 +78,9 @@ def cross_validate(
             _write(folder, told, *found)
         predictions += found[0]
         notes += found[1]
-    strata = cohort.spec.strata if cohort.spec else ()
-    table, differences = score_survival(predictions, held_out, strata, reference=recipe.title)
+    table, differences = score_survival(
+        predictions, held_out, cohort.strata, reference=recipe.title
+    )
     return Evaluation(table, differences, risks(predictions), _distinct(notes))
 
 

@@ -72,7 +72,7 @@ def evaluate_imputation(
         predictions = {model.recipe.title: flat if finite else flat[:1]}
         if matrices is not None:
             predictions |= _baselines(model, *matrices, name, patients, scored)
-        groups = groups_of(cohort.obs.loc[patients], cohort.spec.strata if cohort.spec else ())
+        groups = groups_of(cohort.obs.loc[patients], cohort.strata)
         _score(rows, pairs, predictions, truth, groups, name, events, draws)
     if not rows:
         raise DataError("no modality could be predicted from another: " + "; ".join(notes))

@@ -75,9 +75,8 @@ def evaluate_survival(
         train.require_disjoint(cohort)
         predictions += baseline_predictions(model, train, cohort, notes)
     fold = Fold(cohort.obs, model.follow_up)
-    strata = cohort.spec.strata if cohort.spec else ()
     title = model.recipe.title
-    table, differences = score_survival(predictions, {0: fold}, strata, reference=title)
+    table, differences = score_survival(predictions, {0: fold}, cohort.strata, reference=title)
     return Evaluation(table, differences, risks(predictions), notes)
 
 
