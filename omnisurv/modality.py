@@ -5,6 +5,7 @@ tests run over the registry.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -13,14 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from omnisurv.config import Settings
-from omnisurv.errors import SpecError
 from omnisurv.layers import PatchEmbed, PatchLinear
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from omnisurv.data.readers import ReadContext
-    from omnisurv.data.spec import Source
+    from omnisurv.data.sources import Source
 
 Values = NDArray[np.float32]
 State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
@@ -53,6 +53,8 @@ class Modality(ABC):
     kind: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type[Settings]]
+    formats: ClassVar[Mapping[str, type["Source"]]]
+    """What it is read from: the format's name in a spec, and the keys it takes."""
 
     def __init__(self, name: str, options: Settings) -> None:
         self.name = name
@@ -83,13 +85,6 @@ class Modality(ABC):
         """Return the learned map from decoder states to patches."""
         # Starting near zero is starting at the mean of every feature.
         return PatchLinear(tokeniser.length, dim, tokeniser.width, shared=shared, gain=0.1)
-
-    def unreadable(self, source: "Source", formats: str) -> SpecError:
-        """Return the error for a source format that this kind cannot be read from."""
-        return SpecError(
-            f"modalities.{self.name}: kind '{self.kind}' is read from {formats}, "
-            f"not from '{source.format}'"
-        )
 
     def write(self, values: "AnnData", folder: Path) -> Path:
         """Write values in the field's format; return the file."""

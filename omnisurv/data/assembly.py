@@ -1,8 +1,9 @@
 """From a data spec to a cohort: endpoint, labels, modalities, groups, and checks across them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,10 @@ from omnisurv.data.audit import AuditLog, some
 from omnisurv.data.barcodes import parse_barcode, project_code
 from omnisurv.data.censorship import question_times
 from omnisurv.data.endpoint import read_endpoint
+from omnisurv.data.images import Data, Images
 from omnisurv.data.readers.context import ReadContext
 from omnisurv.data.spec import DataSpec, Label, Splits
+from omnisurv.data.store import Store, default_folder
 from omnisurv.data.tables import (
     find_column,
     has_column,
@@ -23,10 +26,7 @@ from omnisurv.data.tables import (
 from omnisurv.errors import DataError
 from omnisurv.registry import modalities as kinds
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-Parts = tuple[pd.DataFrame, "dict[str, AnnData]", pd.DataFrame]
+Parts = tuple[pd.DataFrame, dict[str, Data], pd.DataFrame]
 
 PROJECT_COLUMNS = ("project_id", "project.project_id", "cases.project_id", "project", "type",
                    "cancer type abbreviation")  # fmt: skip
@@ -34,14 +34,20 @@ HOSPITAL = "tissue_source_site"
 """Group column that TCGA barcodes carry themselves."""
 
 
-def assemble(spec: DataSpec, root: Path) -> Parts:
+def assemble(spec: DataSpec, root: Path, store: Store | None = None) -> Parts:
     """Return obs, modalities and audit of the cohort.
+
+    Args:
+        spec: what the cohort is made of.
+        root: folder of its files.
+        store: where pictures are decoded to; the user's cache by default.
 
     Raises:
         DataError: a file cannot be used, tables share no patient, or a modality has nobody.
     """
     audit = AuditLog()
-    context = ReadContext(root, spec.patients, audit=audit, modality="endpoint")
+    store = store or Store(default_folder())
+    context = ReadContext(root, spec.patients, audit=audit, modality="endpoint", store=store)
     endpoint, project = _read_endpoint(spec, context)
     labels = pd.DataFrame(
         {n: _read_label(n, label, context.named("labels")) for n, label in spec.labels.items()}
@@ -52,7 +58,7 @@ def assemble(spec: DataSpec, root: Path) -> Parts:
         if doubt is not None:
             context.note("warning", doubt)
     known = frozenset(map(str, endpoint.index.union(labels.index)))
-    reading = ReadContext(root, spec.patients, project, audit, "", known, context.tables)
+    reading = replace(context, project=project, modality="", known=known)
     modalities = {name: _read_modality(spec, name, reading) for name in spec.modalities}
     endpoint, modalities = _without_redacted(spec, endpoint, modalities, context)
     patients = _join(spec, endpoint, modalities, audit)
@@ -115,21 +121,25 @@ def _meaning(classes: tuple[str, ...] | Mapping[str, tuple[str, ...]]) -> dict[s
     return {f"{prefix}{name}".lower(): name for name in classes for prefix in ("tcga-", "")}
 
 
-def _read_modality(spec: DataSpec, name: str, context: ReadContext) -> "AnnData":
+def _read_modality(spec: DataSpec, name: str, context: ReadContext) -> Data:
     part = spec.modalities[name]
     kind = kinds.get(part.kind)
     modality = kind(name, kind.Options(**part.options))
     mine = context.named(name)
     try:
-        data: AnnData = modality.read(part.source, mine)
+        data: Data = modality.read(part.source, mine)
     except DataError as error:
         raise DataError(f"modality '{name}': {error}") from None
     _check_values(data, name, mine, part.source.path)
     return data
 
 
-def _check_values(data: "AnnData", name: str, context: ReadContext, file: str) -> None:
+def _check_values(data: Data, name: str, context: ReadContext, file: str) -> None:
     """Raise DataError if nobody has the modality; warn of zeros that may mean missing."""
+    if isinstance(data, Images):
+        if not len(data):
+            raise DataError(f"modality '{name}': nobody has it, {file} holds no picture; remove it")
+        return
     values = np.asarray(data.X)
     if not values.size or not np.isfinite(values).any():
         raise DataError(f"modality '{name}': nobody has it, {file} holds no value; remove it")
@@ -149,8 +159,8 @@ def _check_values(data: "AnnData", name: str, context: ReadContext, file: str) -
 
 
 def _without_redacted(
-    spec: DataSpec, endpoint: pd.DataFrame, modalities: "dict[str, AnnData]", context: ReadContext
-) -> "tuple[pd.DataFrame, dict[str, AnnData]]":
+    spec: DataSpec, endpoint: pd.DataFrame, modalities: dict[str, Data], context: ReadContext
+) -> tuple[pd.DataFrame, dict[str, Data]]:
     """Leave out the patients whom TCGA-CDR calls redacted: they are not of this disease."""
     if spec.endpoint is None:
         return endpoint, modalities
@@ -167,7 +177,7 @@ def _without_redacted(
 
 
 def _join(
-    spec: DataSpec, endpoint: pd.DataFrame, modalities: "dict[str, AnnData]", audit: AuditLog
+    spec: DataSpec, endpoint: pd.DataFrame, modalities: dict[str, Data], audit: AuditLog
 ) -> pd.Index:
     """Return all patients with any modality, sorted; raise DataError if tables share nobody."""
     patients = pd.Index([], dtype=object)

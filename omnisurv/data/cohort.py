@@ -10,12 +10,14 @@ import pandas as pd
 
 from omnisurv.data import splits as dividing
 from omnisurv.data.audit import COLUMNS, AuditLog, some, warnings_of
+from omnisurv.data.images import Data, Images
 from omnisurv.data.spec import DataSpec, Splits
 from omnisurv.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from mudata import MuData
+
+    from omnisurv.data.store import Store
 
 
 class Cohort:
@@ -32,7 +34,7 @@ class Cohort:
     def __init__(
         self,
         obs: pd.DataFrame,
-        modalities: "dict[str, AnnData]",
+        modalities: dict[str, Data],
         spec: DataSpec | None = None,
         audit: pd.DataFrame | None = None,
     ) -> None:
@@ -41,15 +43,25 @@ class Cohort:
         self._shared = {
             name: _check_data(name, data, self.obs.index, log) for name, data in modalities.items()
         }
-        self._own: dict[str, AnnData] = {}
+        self._own: dict[str, Data] = {}
         self.availability = _availability(self._shared, self.obs.index)
         self.spec = spec
         before = pd.DataFrame(columns=list(COLUMNS), dtype=str) if audit is None else audit
         self.audit = pd.concat([before, log.frame()], ignore_index=True) if log.rows else before
 
     @classmethod
-    def from_spec(cls, spec: "str | Path | DataSpec", root: "str | Path | None" = None) -> "Cohort":
+    def from_spec(
+        cls,
+        spec: "str | Path | DataSpec",
+        root: "str | Path | None" = None,
+        store: "Store | None" = None,
+    ) -> "Cohort":
         """Read the cohort that a data spec describes.
+
+        Args:
+            spec: a file, or a parsed spec.
+            root: folder of the data files; see ``resolve_root``.
+            store: where pictures are decoded to, once; the user's cache by default.
 
         Raises:
             SpecError: the spec does not parse.
@@ -59,7 +71,7 @@ class Cohort:
         from omnisurv.data.spec import resolve_root
 
         parsed = spec if isinstance(spec, DataSpec) else DataSpec.load(spec)
-        obs, modalities, audit = assemble(parsed, resolve_root(spec, root))
+        obs, modalities, audit = assemble(parsed, resolve_root(spec, root), store)
         return cls(obs, modalities, parsed, audit)
 
     @property
@@ -93,8 +105,8 @@ class Cohort:
     def __contains__(self, modality: str) -> bool:
         return modality in self._shared
 
-    def __getitem__(self, modality: str) -> "AnnData":
-        """Return the modality's values, a row for each patient who has it, in cohort order."""
+    def __getitem__(self, modality: str) -> Data:
+        """Return the modality's values or pictures, one for each patient who has it, in order."""
         if modality not in self._shared:
             hint = did_you_mean(modality, self._shared)
             raise DataError(f"the cohort has no modality '{modality}'.{hint}")
@@ -166,6 +178,9 @@ class Cohort:
         digest.update(self.obs[["time", "event"]].to_numpy(float).tobytes())
         for name in sorted(self._shared):
             data = self[name]
+            if isinstance(data, Images):
+                digest.update("\n".join([name, *(entry.key for entry in data.entries)]).encode())
+                continue
             names = "\n".join([name, *data.obs_names, *data.var_names])
             digest.update(names.encode())
             digest.update(np.ascontiguousarray(data.X, dtype=np.float32).tobytes())
@@ -181,7 +196,7 @@ class Cohort:
                 "patients": int(who.sum()),
                 "events": int((self.obs["event"][who & self.has_endpoint] == 1).sum()),
                 "features": data.n_vars,
-                "missing_values": float(np.isnan(data.X).mean()) if data.X.size else np.nan,
+                "missing_values": _missing(data),
             }
         columns = ["patients", "events", "features", "missing_values"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("modality")
@@ -204,7 +219,7 @@ class Cohort:
         return self.spec.splits if self.spec is not None else Splits()
 
     def _derive(
-        self, obs: pd.DataFrame, shared: "dict[str, AnnData]", spec: DataSpec | None
+        self, obs: pd.DataFrame, shared: dict[str, Data], spec: DataSpec | None
     ) -> "Cohort":
         """Return a cohort on the same checked values."""
         new = object.__new__(Cohort)
@@ -247,7 +262,7 @@ def _check_obs(obs: pd.DataFrame) -> pd.DataFrame:
     return checked[["time", "event", *rest]].sort_index()
 
 
-def _check_data(name: str, data: "AnnData", patients: pd.Index, log: AuditLog) -> "AnnData":
+def _check_data(name: str, data: Data, patients: pd.Index, log: AuditLog) -> Data:
     """Return the modality in cohort order, float32, infinities hidden."""
     names = pd.Index(data.obs_names.astype(str), dtype=object)
     twice = names[names.duplicated()].unique()
@@ -256,6 +271,8 @@ def _check_data(name: str, data: "AnnData", patients: pd.Index, log: AuditLog) -
     unknown = names.difference(patients)
     if len(unknown):
         raise DataError(f"modality '{name}' has patients that obs lacks: {some(unknown)}")
+    if isinstance(data, Images):
+        return data[names.argsort()]
     values = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
     values = values.astype(np.float32, copy=False)
     infinite = np.isinf(values)
@@ -277,9 +294,17 @@ def _check_data(name: str, data: "AnnData", patients: pd.Index, log: AuditLog) -
     return fixed if tidy else fixed[order].copy()
 
 
-def _availability(modalities: "dict[str, AnnData]", patients: pd.Index) -> pd.DataFrame:
+def _missing(data: Data) -> float:
+    """Return the share of values not measured in patients who have the modality."""
+    if isinstance(data, Images):
+        return 0.0 if len(data) else np.nan
+    return float(np.isnan(data.X).mean()) if data.X.size else np.nan
+
+
+def _availability(modalities: dict[str, Data], patients: pd.Index) -> pd.DataFrame:
     table: dict[str, Any] = {}
     for name, data in modalities.items():
-        measured = pd.Series(np.isfinite(data.X).any(axis=1), index=data.obs_names)
+        has = True if isinstance(data, Images) else np.isfinite(data.X).any(axis=1)
+        measured = pd.Series(has, index=data.obs_names)
         table[name] = measured.reindex(patients, fill_value=False).to_numpy(dtype=bool)
     return pd.DataFrame(table, index=patients, dtype=bool)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from omnisurv.data.images import Images
 from omnisurv.data.spec import DataSpec
 from omnisurv.errors import DataError
 
@@ -20,15 +21,16 @@ KEY = "omnisurv"
 def to_mudata(cohort: "Cohort") -> "MuData":
     """Return the cohort as MuData.
 
-    MuData knows only patients with some modality; the others stand in ``uns["omnisurv"]``,
-    beside spec and audit. Where modalities share feature names (EGFR has an expression and a copy
+    Pictures stay behind. MuData knows only patients with some modality; the others stand in
+    ``uns["omnisurv"]``, beside spec and audit. Where modalities share feature names (EGFR has an expression and a copy
     number), all names get their modality in front: ``rna:EGFR``.
     """
     import mudata
 
     # For good, not for this block: writing the object updates it again, and would warn.
     mudata.set_options(pull_on_update=False)
-    parts = {name: cohort[name].copy() for name in cohort.modalities}
+    tables = {name: cohort[name] for name in cohort.modalities}
+    parts = {n: data.copy() for n, data in tables.items() if not isinstance(data, Images)}
     names = pd.Index([feature for part in parts.values() for feature in part.var_names])
     if not names.is_unique:
         for name, part in parts.items():

@@ -1,8 +1,11 @@
-"""Where the values of a modality lie, and in which format."""
+"""Where the values of a modality lie, and in which format.
+
+Each modality kind says in its ``formats`` which of these (or of its own) it is read from.
+"""
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from omnisurv.config import Settings
 
@@ -10,11 +13,17 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(
 """One name or several."""
 
 
-class MatrixSource(Settings):
+class Source(Settings):
+    """A file or folder, and the format of what is in it."""
+
+    format: str
+    path: str
+
+
+class MatrixSource(Source):
     """A wide table: features × samples or patients × features."""
 
     format: Literal["matrix"]
-    path: str
     orientation: Literal["features_x_samples", "samples_x_features"] | None = None
     id_column: str | None = None
     """Column of sample or patient ids (or of feature ids, if features are rows)."""
@@ -23,30 +32,27 @@ class MatrixSource(Settings):
     sample_types: tuple[str, ...] | None = None
 
 
-class TableSource(Settings):
+class TableSource(Source):
     """A clinical table with a row (or several) for each patient."""
 
     format: Literal["table"]
-    path: str
     id: str | None = None
 
 
-class StarSource(Settings):
+class StarSource(Source):
     """A GDC download of STAR gene counts."""
 
     format: Literal["gdc-star"]
-    path: str
     sample_sheet: Names | None = None
     metadata: Names | None = None
     genes: Literal["protein_coding", "all"] = "protein_coding"
     sample_types: tuple[str, ...] | None = None
 
 
-class SesameSource(Settings):
+class SesameSource(Source):
     """A GDC download of SeSAMe (or older) beta values."""
 
     format: Literal["gdc-sesame"]
-    path: str
     sample_sheet: Names | None = None
     metadata: Names | None = None
     probes: str = "union"
@@ -56,12 +62,3 @@ class SesameSource(Settings):
 
 
 GdcSource = StarSource | SesameSource
-Source = Annotated[
-    MatrixSource | TableSource | StarSource | SesameSource, Field(discriminator="format")
-]
-SOURCES: dict[str, type[Settings]] = {
-    "matrix": MatrixSource,
-    "table": TableSource,
-    "gdc-star": StarSource,
-    "gdc-sesame": SesameSource,
-}

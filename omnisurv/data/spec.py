@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from omnisurv.config import Settings, parse
-from omnisurv.data.sources import SOURCES, Names, Source
+from omnisurv.data.sources import Names, Source
 from omnisurv.errors import SpecError, did_you_mean
 from omnisurv.registry import modalities as kinds
 
@@ -139,7 +139,12 @@ class ModalitySpec(Settings):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str
-    source: Source
+    source: SerializeAsAny[Source]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_of_kind(cls, values: Any) -> Any:
+        return _with_source(values, "modality") if isinstance(values, Mapping) else values
 
     @property
     def options(self) -> dict[str, Any]:
@@ -195,7 +200,7 @@ class DataSpec(Settings):
         if not isinstance(written, Mapping):
             return parse(cls, values, where)
         checked = {
-            name: _parse_source(modality, f"{where}: modalities.{name}")
+            name: _with_source(modality, f"{where}: modalities.{name}")
             for name, modality in written.items()
         }
         spec = parse(cls, {**values, "modalities": checked}, where)
@@ -252,22 +257,31 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _parse_source(modality: object, where: str) -> object:
-    """Parse the source by its format first, so that an error speaks of that format's keys."""
+def _with_source(modality: object, where: str) -> object:
+    """Parse the source first, as the kind's format has it, so that an error speaks of its keys."""
     if not isinstance(modality, Mapping) or not isinstance(modality.get("source"), Mapping):
         return modality
+    kind = modality.get("kind")
+    if kind is None:
+        return modality
+    if kind not in kinds.names():
+        raise SpecError(f"{where}: unknown kind '{kind}'.{did_you_mean(kind, kinds.names())}")
+    formats: Mapping[str, type[Source]] = kinds.get(kind).formats
     source = modality["source"]
     format_ = source.get("format")
     if format_ is None:
-        raise SpecError(f"{where}.source: key 'format' is missing.{did_you_mean('', SOURCES)}")
-    if format_ not in SOURCES:
-        hint = did_you_mean(str(format_), SOURCES)
+        raise SpecError(f"{where}.source: key 'format' is missing.{did_you_mean('', formats)}")
+    if format_ not in formats:
+        known = {name for _, other in kinds for name in other.formats}
+        if format_ in known:
+            raise SpecError(
+                f"{where}: kind '{kind}' is read from {' or '.join(sorted(formats))}, "
+                f"not from '{format_}'"
+            )
+        hint = did_you_mean(str(format_), known)
         raise SpecError(f"{where}.source: unknown format '{format_}'.{hint}")
-    return {**modality, "source": parse(SOURCES[format_], source, f"{where}.source")}
+    return {**modality, "source": parse(formats[format_], source, f"{where}.source")}
 
 
 def _check_options(modality: ModalitySpec, where: str) -> None:
-    if modality.kind not in kinds.names():
-        hint = did_you_mean(modality.kind, kinds.names())
-        raise SpecError(f"{where}: unknown kind '{modality.kind}'.{hint}")
     parse(kinds.get(modality.kind).Options, modality.options, where)

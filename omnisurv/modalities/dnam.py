@@ -1,11 +1,12 @@
 """DNA methylation: beta values of CpG probes in patches."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from omnisurv.config import Settings
+from omnisurv.data.sources import MatrixSource, SesameSource, Source
 from omnisurv.features import (
     FeatureTokeniser,
     Order,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from omnisurv.data.readers import ReadContext
-    from omnisurv.data.spec import Source
 
 
 class DnamOptions(Settings):
@@ -48,17 +48,17 @@ class Dnam(Modality):
     kind = "dnam"
     summary = "DNA methylation, CpG beta values in patches"
     Options = DnamOptions
+    formats: ClassVar = {"gdc-sesame": SesameSource, "matrix": MatrixSource}
     options: DnamOptions
 
-    def read(self, source: "Source", context: "ReadContext") -> "AnnData":
+    def read(self, source: Source, context: "ReadContext") -> "AnnData":
         """Read SeSAMe beta files or a wide matrix."""
         from omnisurv.data.readers import read_gdc_sesame, read_matrix
 
-        if source.format == "gdc-sesame":
+        if isinstance(source, SesameSource):
             return read_gdc_sesame(source, context)
-        if source.format == "matrix":
-            return read_matrix(source, context, kind=self.kind)
-        raise self.unreadable(source, "gdc-sesame or matrix")
+        assert isinstance(source, MatrixSource)
+        return read_matrix(source, context, kind=self.kind)
 
     def fit(self, train: "AnnData") -> FeatureTokeniser:
         """Choose probes, their order and their scale on training patients."""

@@ -1,11 +1,12 @@
 """RNA-seq expression: genes in patches of a few hundred."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from omnisurv.config import Settings
+from omnisurv.data.sources import MatrixSource, Source, StarSource
 from omnisurv.errors import DataError
 from omnisurv.features import (
     FeatureTokeniser,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from omnisurv.data.readers import ReadContext
-    from omnisurv.data.spec import Source
 
 
 class RnaOptions(Settings):
@@ -49,17 +49,17 @@ class Rna(Modality):
     kind = "rna"
     summary = "RNA-seq expression, genes in patches"
     Options = RnaOptions
+    formats: ClassVar = {"gdc-star": StarSource, "matrix": MatrixSource}
     options: RnaOptions
 
-    def read(self, source: "Source", context: "ReadContext") -> "AnnData":
+    def read(self, source: Source, context: "ReadContext") -> "AnnData":
         """Read GDC STAR files or a wide matrix."""
         from omnisurv.data.readers import read_gdc_star, read_matrix
 
-        if source.format == "gdc-star":
+        if isinstance(source, StarSource):
             return read_gdc_star(source, context, value=self.options.value)
-        if source.format == "matrix":
-            return read_matrix(source, context, kind=self.kind)
-        raise self.unreadable(source, "gdc-star or matrix")
+        assert isinstance(source, MatrixSource)
+        return read_matrix(source, context, kind=self.kind)
 
     def fit(self, train: "AnnData") -> FeatureTokeniser:
         """Choose genes, their order and their scale on training patients."""

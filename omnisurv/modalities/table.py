@@ -1,11 +1,12 @@
 """Tables: clinical variables, copy number, mutations, proteins, radiomics."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from omnisurv.config import Settings
+from omnisurv.data.sources import MatrixSource, Source, TableSource
 from omnisurv.errors import SpecError, did_you_mean
 from omnisurv.features import (
     FeatureTokeniser,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from omnisurv.data.readers import ReadContext
-    from omnisurv.data.spec import Source
 
 SMALL = 16
 """Tables of at most so many source columns get a token for each."""
@@ -60,17 +60,17 @@ class Table(Modality):
     kind = "table"
     summary = "tables: clinical, CNV, mutations, proteins, radiomics"
     Options = TableOptions
+    formats: ClassVar = {"table": TableSource, "matrix": MatrixSource}
     options: TableOptions
 
-    def read(self, source: "Source", context: "ReadContext") -> "AnnData":
+    def read(self, source: Source, context: "ReadContext") -> "AnnData":
         """Read a clinical table with typed columns, or a wide matrix."""
         from omnisurv.data.readers import read_matrix, read_table
 
-        if source.format == "table":
+        if isinstance(source, TableSource):
             return read_table(source, context, columns=self._columns())
-        if source.format == "matrix":
-            return read_matrix(source, context, kind=self.kind, type=self.options.type)
-        raise self.unreadable(source, "table or matrix")
+        assert isinstance(source, MatrixSource)
+        return read_matrix(source, context, kind=self.kind, type=self.options.type)
 
     def fit(self, train: "AnnData") -> FeatureTokeniser:
         """Choose columns, groups and scales on training patients."""

@@ -1,13 +1,16 @@
 """What every reader is told: where, whose names, and the audit to write to."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from omnisurv.data.audit import AuditLog, Status
 from omnisurv.data.barcodes import primary_types
 from omnisurv.data.spec import PatientRule
+from omnisurv.data.store import Decode, Entry, Store, Unit, default_folder
 from omnisurv.data.tables import load_table
 from omnisurv.errors import DataError, did_you_mean
 
@@ -24,6 +27,8 @@ class ReadContext:
     known: frozenset[str] = frozenset()
     """Patients of the endpoint table: they tell samples from features where no pattern does."""
     tables: dict[Path, pd.DataFrame] = field(default_factory=dict, repr=False)
+    store: Store = field(default_factory=lambda: Store(default_folder()))
+    """Where pictures are decoded to."""
 
     def named(self, modality: str) -> "ReadContext":
         """Return the context of this modality; audit and tables are shared."""
@@ -44,6 +49,36 @@ class ReadContext:
         if path not in self.tables:
             self.tables[path] = load_table(path)
         return self.tables[path]
+
+    def decode(
+        self, units: Sequence[Unit], decode: Decode, options: Mapping[str, Any]
+    ) -> list[Entry]:
+        """Return what could be decoded, patients in order; damaged files are named and skipped.
+
+        Raises:
+            DataError: not one file could be used.
+        """
+        entries, failures = [], []
+        for unit, found in zip(units, self.store.fetch(units, decode, options), strict=True):
+            names = [self._inside(file) for file in unit.files]
+            if isinstance(found, DataError):
+                failures.append(str(found))
+                self.note("dropped", f"damaged file: {found}", file=names[0], patient=unit.patient)
+                continue
+            entries.append(found)
+            for name in names:
+                self.note("kept", "decoded", file=name, patient=unit.patient)
+        if failures and not entries:
+            raise DataError(
+                f"none of the {len(units)} pictures can be used; the first: {failures[0]}"
+            )
+        if failures:
+            more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+            self.note("warning", f"left out: {failures[0]}{more}; the audit names them")
+        return sorted(entries, key=lambda entry: entry.patient)
+
+    def _inside(self, file: Path) -> str:
+        return str(file.relative_to(self.root)) if file.is_relative_to(self.root) else str(file)
 
     def note(
         self,
