@@ -19,6 +19,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from omnisurv.core import Batch, MultimodalMAE
+from omnisurv.data.images import Images
 from omnisurv.errors import (
     CheckpointError,
     DataError,
@@ -28,10 +29,13 @@ from omnisurv.errors import (
 )
 from omnisurv.files import atomic, writable
 from omnisurv.modality import Modality, Tokeniser
+from omnisurv.pictures import PictureTokeniser, StoredPatches
 from omnisurv.recipe import Recipe, get_recipe, layout_of
 from omnisurv.registry import fitted, modalities
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from omnisurv.data.cohort import Cohort
 
 FORMAT = 1
@@ -64,6 +68,8 @@ class FittedModel:
     def batch(self, cohort: "Cohort", modalities: Collection[str] | None = None) -> Batch:
         """Return the cohort's patches; what is absent, or not in ``modalities``, is NaN.
 
+        Pictures stay in the store until the batch is loaded.
+
         Raises:
             DataError: a named modality the model does not know, or none in common.
         """
@@ -73,15 +79,17 @@ class FittedModel:
                 f"the cohort has {list(cohort.availability.columns)}, the model was trained on "
                 f"{list(self.modalities)}: no modality in common"
             )
-        return Batch(
-            {
-                name: torch.from_numpy(tokenise(cohort, name, tokeniser))
-                if modalities is None or name in modalities
-                else torch.full((len(cohort), tokeniser.length, tokeniser.width), torch.nan)
-                for name, tokeniser in self.tokenisers.items()
-            },
-            layout_of(self.tokenisers),
-        )
+        patches, stored = {}, {}
+        for name, tokeniser in self.tokenisers.items():
+            there = name in cohort and (modalities is None or name in modalities)
+            data = cohort[name] if there else None
+            if isinstance(tokeniser, PictureTokeniser):
+                images = data if isinstance(data, Images) else Images([], tokeniser.unit)
+                places = images.obs_names.get_indexer(cohort.patients)
+                stored[name] = StoredPatches(tokeniser, images, places)
+            else:
+                patches[name] = torch.from_numpy(tokenise(cohort.patients, data, tokeniser))
+        return Batch(patches, layout_of(self.tokenisers), stored)
 
     def require_known(self, modalities: Collection[str]) -> None:
         """Raise DataError, with the nearest name, if the model does not know one of these."""
@@ -218,12 +226,13 @@ def _restore(run: Path, config: dict[str, Any]) -> FittedModel:
     return model
 
 
-def tokenise(cohort: "Cohort", name: str, tokeniser: Tokeniser) -> np.ndarray[Any, Any]:
-    """Return the patches (n, l, p) of all patients of a cohort; NaN where they have none."""
-    patches = np.full((len(cohort), tokeniser.length, tokeniser.width), np.nan, np.float32)
-    if name in cohort.availability.columns and cohort.availability[name].any():
-        data = cohort[name]
-        patches[cohort.patients.get_indexer(data.obs_names)] = tokeniser.tokenise(data)
+def tokenise(
+    patients: pd.Index, data: "AnnData | None", tokeniser: Tokeniser
+) -> np.ndarray[Any, Any]:
+    """Return the patches (n, l, p) of these patients; NaN where ``data`` has none of them."""
+    patches = np.full((len(patients), tokeniser.length, tokeniser.width), np.nan, np.float32)
+    if data is not None and data.n_obs:
+        patches[patients.get_indexer(data.obs_names)] = tokeniser.tokenise(data)
     return patches
 
 

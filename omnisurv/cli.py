@@ -198,7 +198,7 @@ def impute(
     root: Root = None, seed: Seed = None, json: Json = None, quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Fill in missing modalities with intervals: one h5ad each, saying what was imputed."""
+    """Fill in missing modalities with intervals, in the field's formats (h5ad, NIfTI)."""
     from omnisurv.imputation import impute as fill
     from omnisurv.runs import choose_patients
 
@@ -213,10 +213,11 @@ def impute(
         filled.save(out, tsv=tsv)
     manifest = read_json((out / "imputation.json").read_text())
     for name, told in manifest.items():
-        whole = int(filled.values[name].obs["imputed"].sum())
+        where = f"{len(told['files'])} files in {out / name}"
         console.say(
-            f"{name}: {told['patients']} patients, {whole} had none of it, "
-            f"{told['patients_with_imputed_values']} with imputed values: {out / name}.h5ad"
+            f"{name}: {told['patients']} patients, {told['patients_without']} had none of it, "
+            f"{told['patients_with_imputed_values']} with imputed values: "
+            f"{out / told['files'][0] if len(told['files']) == 1 else where}"
         )
     arguments.write_json(json, manifest)
 

@@ -110,6 +110,7 @@ class FeatureTokeniser:
         self.scale = scale
         self.unit = unit
         self.length = len(self.groups)
+        self.grid: tuple[int, ...] = (self.length,)
         self.width = max(len(group) for group in self.groups)
         self._slot = _slots(self.groups, self.width)
 

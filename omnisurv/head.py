@@ -11,18 +11,35 @@ from omnisurv.core import Batch, Latent, MultimodalMAE
 from omnisurv.shapes import Bool, Float, Int, Tensor
 
 
+class Imagined(NamedTuple):
+    """Tokens of modalities that are missing whole, as the decoder imagines them."""
+
+    tokens: Float[Tensor, "b k d"]
+    usable: Bool[Tensor, "b k"]  # True = a token of a missing modality
+
+
 class Evidence(NamedTuple):
     """All that a head may look at; imputed values never come without saying so."""
 
     latent: Latent
     completed: Float[Tensor, "b f"]  # values of the linear modalities, imputed where not visible
     imputed: Bool[Tensor, "b f"]  # True = the value was imputed
-    values: Mapping[str, Float[Tensor, "b _"]]  # visible values by modality, NaN = hidden
+    values: Mapping[str, Float[Tensor, "b _"]]  # what the head asks for, NaN = hidden
     stratum: Int[Tensor, " b"]  # class of the patient; -1 = not known
+    imagined: Imagined | None = None  # only if the head asks for it
 
 
 class Head(nn.Module, ABC):
-    """Turns evidence into the outputs of a task."""
+    """Turns evidence into the outputs of a task.
+
+    Attributes:
+        reads: modalities whose visible values it looks at: patches of tables, and for pictures
+            the mean of their tokens, encoded alone.
+        imagines: whether it looks at imagined tokens of missing modalities.
+    """
+
+    reads: frozenset[str] = frozenset()
+    imagines: bool = False
 
     @abstractmethod
     def forward(self, evidence: Evidence) -> Float[Tensor, "b o"]:
@@ -59,12 +76,51 @@ class TaskNetwork(nn.Module):
         for name in self.linear:
             wanted[:, batch.layout.slices[name]] = True
         predicted = self.mae.decoder(latent, wanted) if self.linear else {}
-        values = {}
-        for name, where in batch.layout.slices.items():
-            seen = visible[:, where, None] & batch.patches[name].isfinite()
-            values[name] = batch.patches[name].where(seen, torch.nan).flatten(1)
+        values = {
+            name: self._values(batch, visible, name)
+            for name in batch.layout.lengths
+            if name in self.head.reads or name in self.linear
+        }
         completed, imputed = [latent.summary[:, :0]], [visible[:, :0]]
         for name in self.linear:
             imputed.append(values[name].isnan())
             completed.append(values[name].where(~imputed[-1], predicted[name].flatten(1)))
-        return Evidence(latent, torch.cat(completed, 1), torch.cat(imputed, 1), values, stratum)
+        imagined = self._imagine(latent, batch, visible) if self.head.imagines else None
+        table, holes = torch.cat(completed, 1), torch.cat(imputed, 1)
+        return Evidence(latent, table, holes, values, stratum, imagined)
+
+    def tables(self, batch: Batch, stratum: Int[Tensor, " b"]) -> Evidence:
+        """Return the evidence of many patients, some at a time, without their tokens."""
+        parts = []
+        for rows in batch.chunks():
+            part = batch.rows(rows).load()
+            parts.append(self.evidence(part, part.observed, stratum[rows]))
+        values = {name: torch.cat([p.values[name] for p in parts]) for name in parts[0].values}
+        completed = torch.cat([p.completed for p in parts])
+        imputed = torch.cat([p.imputed for p in parts])
+        return Evidence(parts[0].latent, completed, imputed, values, stratum)
+
+    def _values(
+        self, batch: Batch, visible: Bool[Tensor, "b n"], name: str
+    ) -> Float[Tensor, "b _"]:
+        where = batch.layout.slices[name]
+        if not batch.layout.is_picture(name):
+            seen = visible[:, where, None] & batch.patches[name].isfinite()
+            return batch.patches[name].where(seen, torch.nan).flatten(1)
+        who = visible[:, where].any(1).nonzero()[:, 0]
+        alone = torch.zeros_like(visible[who])
+        alone[:, where] = visible[who][:, where]
+        latent = self.mae.encode(batch.rows(who), alone)
+        mean = (latent.tokens * latent.usable[..., None]).sum(1)
+        mean = mean / latent.usable.sum(1, keepdim=True).clamp_min(1)
+        look = mean.new_full((len(visible), mean.shape[1]), torch.nan)
+        return look.index_put((who,), mean)
+
+    def _imagine(self, latent: Latent, batch: Batch, visible: Bool[Tensor, "b n"]) -> Imagined:
+        """Decode the tokens of modalities that are missing whole; of a slide, one tile."""
+        wanted = torch.zeros_like(visible)
+        for name, where in batch.layout.slices.items():
+            first = slice(where.start, where.start + batch.layout.block(name))
+            wanted[:, first] = ~visible[:, where].any(1, keepdim=True)
+        tokens, usable = self.mae.decoder.imagine(latent, wanted)
+        return Imagined(tokens, usable)

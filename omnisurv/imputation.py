@@ -1,10 +1,10 @@
 """Missing modalities of given patients: a deterministic mean, an honest interval, seeded draws."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -12,11 +12,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from omnisurv.calibration import margin, predict_modality
 from omnisurv.checkpoint import FittedModel
-from omnisurv.core import Batch, MultimodalMAE
-from omnisurv.core.masking import explicit
+from omnisurv.core import Batch
+from omnisurv.data.images import FilledImages
 from omnisurv.errors import DataError
 from omnisurv.files import atomic, writable
+from omnisurv.modality import Modality
 from omnisurv.shapes import Bool, Tensor
 
 if TYPE_CHECKING:
@@ -26,36 +28,39 @@ if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
 
 Values = NDArray[np.float32]
-MOST_ERRORS = 500
-"""Held-out patients whose errors are kept for each modality."""
-PRIOR = 50
-"""Patients' worth of the modality's pooled slope that each feature's own is shrunk towards."""
 
 
 @dataclass(frozen=True)
 class Imputation:
     """Completed modalities of a cohort.
 
-    ``values[name]`` is an AnnData of all patients, in the modality's own unit: ``X`` holds what
-    was measured and, elsewhere, the imputed mean; ``layers["imputed"]`` says which is which;
-    ``layers["low"]`` and ``["high"]`` bound the ``level`` interval (equal to X where measured);
-    ``layers["draw_0"]`` and on are the draws, where asked for.
+    Of tables, ``values[name]`` is an AnnData of all patients, in the modality's own unit: ``X``
+    holds what was measured and, elsewhere, the imputed mean; ``layers["imputed"]`` says which is
+    which; ``layers["low"]`` and ``["high"]`` bound the ``level`` interval (equal to X where
+    measured); ``layers["draw_0"]`` and on are the draws, where asked for. Of pictures it is a
+    ``FilledImages``.
     """
 
-    values: "dict[str, AnnData]"
+    values: dict[str, Any]
     level: float
+    modalities: dict[str, Modality] = field(default_factory=dict)
+    """The kinds that write the values."""
     draws: dict[str, Values] = field(default_factory=dict)
     """Seeded draws (draws, patients, features) of each modality, where asked for."""
 
     def to_mudata(self) -> "MuData":
-        """Return all completed modalities as one MuData."""
+        """Return the completed tables as one MuData; pictures stay behind."""
         import mudata
 
+        tables = {n: v for n, v in self.values.items() if not isinstance(v, FilledImages)}
         with mudata.set_options(pull_on_update=False):
-            return mudata.MuData(dict(self.values))
+            return mudata.MuData(tables)
 
     def save(self, folder: str | Path, *, tsv: bool = False) -> Path:
-        """Write one ``.h5ad`` a modality (and ``.tsv`` with bounds on request) and a manifest.
+        """Write every modality in the field's format, and a manifest.
+
+        Tables become one ``.h5ad`` (and ``.tsv`` with bounds on request), pictures a folder of
+        files by patient.
 
         Raises:
             InputError: the folder cannot be written to.
@@ -63,41 +68,65 @@ class Imputation:
         folder = writable(Path(folder))
         manifest = {}
         for name, data in self.values.items():
-            with atomic(folder / f"{name}.h5ad") as path:
-                data.write_h5ad(path)
-            if tsv:
-                self._save_tsv(folder, name)
-            imputed = np.asarray(data.layers["imputed"]).any(axis=1)
-            manifest[name] = {
-                "patients": int(data.n_obs),
-                "patients_with_imputed_values": int(imputed.sum()),
-                "level": self.level,
-                **{k: v for k, v in data.uns["omnisurv"].items() if k != "level"},
-            }
+            pictures = isinstance(data, FilledImages)
+            place = writable(folder / name) if pictures else folder
+            files = self.modalities[name].write(data, place)
+            if tsv and not isinstance(data, FilledImages):
+                _save_tsv(data, folder, name)
+            manifest[name] = {**_told(data), "level": self.level}
+            manifest[name]["files"] = [str(file.relative_to(folder)) for file in files]
         with atomic(folder / "imputation.json") as path:
             path.write_text(json.dumps(manifest, indent=1))
         return folder
 
-    def _save_tsv(self, folder: Path, name: str) -> None:
-        data = self.values[name]
-        for suffix, values in (
-            ("", data.X),
-            ("_low", data.layers["low"]),
-            ("_high", data.layers["high"]),
-            ("_imputed", np.asarray(data.layers["imputed"]).astype(int)),
-        ):
-            frame = pd.DataFrame(values, index=data.obs_names, columns=data.var_names)
-            with atomic(folder / f"{name}{suffix}.tsv") as path:
-                frame.to_csv(path, sep="\t")
+
+def _told(data: "AnnData | FilledImages") -> dict[str, Any]:
+    """Return what the manifest says of a modality."""
+    if isinstance(data, FilledImages):
+        whole = any_value = data.imputed
+        told: dict[str, Any] = {"run": data.run}
+    else:
+        whole = data.obs["imputed"].to_numpy()
+        any_value = np.any(data.layers["imputed"], axis=1)
+        told = data.uns["omnisurv"]
+    return {
+        "patients": len(whole),
+        "patients_without": int(whole.sum()),
+        "patients_with_imputed_values": int(any_value.sum()),
+        **told,
+    }
+
+
+def _save_tsv(data: "AnnData", folder: Path, name: str) -> None:
+    for suffix, values in (
+        ("", data.X),
+        ("_low", data.layers["low"]),
+        ("_high", data.layers["high"]),
+        ("_imputed", np.asarray(data.layers["imputed"]).astype(int)),
+    ):
+        frame = pd.DataFrame(values, index=data.obs_names, columns=data.var_names)
+        with atomic(folder / f"{name}{suffix}.tsv") as path:
+            frame.to_csv(path, sep="\t")
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A modality predicted from the others, (n, l, p) in standard units."""
+    """A modality predicted from the others, in standard units."""
 
     mean: Values
-    low: Values
-    high: Values
+    """(n, l, p)."""
+    half: Values
+    """(l, p) half-width of the interval; infinite where too few errors are known."""
+
+    @property
+    def low(self) -> Values:
+        """Lower bound (n, l, p)."""
+        return (self.mean - self.half).astype(np.float32)
+
+    @property
+    def high(self) -> Values:
+        """Upper bound (n, l, p)."""
+        return (self.mean + self.half).astype(np.float32)
 
 
 def impute(
@@ -129,18 +158,25 @@ def impute(
     names = list(model.modalities if modalities is None else modalities)
     model.require_known(names)
     batch = model.batch(cohort)
-    values, drawn = {}, {}
+    values: dict[str, AnnData | FilledImages] = {}
+    drawn = {}
     for name in names:
         predicted = reconstruct(model, batch, name, batch.observed, level)
-        measured = batch.patches[name].isfinite().numpy()
-        values[name] = _complete(model, cohort, name, predicted, measured, level)
+        measured = batch.values(name).isfinite().numpy()
+        if batch.layout.is_picture(name):
+            values[name] = _complete_pictures(model, cohort, name, predicted, batch, level)
+        else:
+            values[name] = _complete(model, cohort, name, predicted, measured, level)
         if draws:
             # A stream for each modality: what else is asked for does not change its draws.
             generator = np.random.default_rng([seed, crc32(name.encode())])
-            drawn[name] = _draw(model, cohort, name, predicted, measured, draws, generator)
-            for number, values_drawn in enumerate(drawn[name]):
-                values[name].layers[f"draw_{number}"] = values_drawn
-    return Imputation(values, level, drawn)
+            patches = _draw(model, name, predicted, measured, draws, generator)
+            drawn[name] = _in_own_unit(model, cohort, name, patches)
+            table = values[name]
+            if not isinstance(table, FilledImages):
+                for number, values_drawn in enumerate(drawn[name]):
+                    table.layers[f"draw_{number}"] = values_drawn
+    return Imputation(values, level, dict(model.modalities), drawn)
 
 
 @torch.no_grad()
@@ -148,96 +184,9 @@ def reconstruct(
     model: FittedModel, batch: Batch, name: str, visible: Bool[Tensor, "b n"], level: float
 ) -> Reconstruction:
     """Predict every patch of a modality from the visible tokens, with bounds."""
-    wanted = torch.zeros_like(visible)
-    wanted[:, batch.layout.slices[name]] = True
-    members = [
-        model.mae(index).reconstruct(batch, visible, wanted)[name]
-        for index in range(len(model.networks))
-    ]
-    mean = torch.stack(members).mean(0).numpy()
-    half = margin(model.residuals.get(name), mean.shape[1:], level)
-    return Reconstruction(mean, (mean - half).astype(np.float32), (mean + half).astype(np.float32))
-
-
-def margin(errors: Values | None, shape: tuple[int, ...], level: float) -> Values:
-    """Return the half-width (l, p) of the conformal interval; infinite where too few errors.
-
-    With n errors it is the ⌈(n + 1) · level⌉-th smallest absolute error.
-    """
-    if errors is None or not len(errors):
-        return np.full(shape, np.inf, np.float32)
-    ordered = np.sort(np.abs(errors), axis=0)  # NaN sorts last
-    count = np.isfinite(errors).sum(0)
-    rank = np.ceil((count + 1) * level).astype(int)
-    index = np.clip(rank - 1, 0, len(ordered) - 1)
-    half = np.take_along_axis(ordered, index[None], axis=0)[0]
-    return np.where((rank <= count) & (count > 0), half, np.inf).astype(np.float32)
-
-
-@torch.no_grad()
-def calibrate(network: MultimodalMAE, batch: Batch) -> dict[str, Values]:
-    """Set how far the network's predictions are trusted, and return its errors thereafter.
-
-    The least-squares slope of truth on prediction, per feature and shrunk towards the modality's
-    own, becomes the decoder's ``trust``: what does not generalise falls back to the mean. It is
-    taken as the modality is usually missing among these patients: whole, or a token here and
-    there (a clinical table) with the rest of the modality at hand.
-
-    Args:
-        network: a trained encoder and decoder; its trust is set in place.
-        batch: patients held out of training.
-
-    Returns:
-        Errors (patients, l, p) of each modality, hidden whole from patients who have something
-        else to predict it from, in standard units; NaN where not measured.
-    """
-    errors = {}
-    for name, where in batch.layout.slices.items():
-        others = [other for other in batch.layout.lengths if other != name]
-        visible = explicit(batch.observed, batch.layout, others)
-        rows = (visible.any(1) & batch.observed[:, where].any(1)).nonzero()[:, 0][:MOST_ERRORS]
-        if not len(rows):
-            continue
-        part = batch.rows(rows)
-        truth = part.patches[name]
-        predicted = network.reconstruct(part, visible[rows], part.observed)[name]
-        judged = _token_by_token(network, part, name) if _in_pieces(batch, name) else predicted
-        slope = _slope(judged, truth)
-        network.decoder.trust(name).mul_(slope)
-        errors[name] = (predicted * slope - truth).numpy()
-    return errors
-
-
-def _in_pieces(batch: Batch, name: str) -> bool:
-    """Return whether more of the modality's tokens are missing singly than with all others."""
-    observed = batch.observed[:, batch.layout.slices[name]]
-    has = observed.any(1)
-    return int((~observed[has]).sum()) > int((~has).sum()) * observed.shape[1]
-
-
-def _token_by_token(network: MultimodalMAE, batch: Batch, name: str) -> Tensor:
-    """Predict each token of a modality from everything but itself."""
-    predicted = torch.full_like(batch.patches[name], torch.nan)
-    start = batch.layout.slices[name].start
-    for position in range(batch.layout.lengths[name]):
-        wanted = torch.zeros_like(batch.observed)
-        wanted[:, start + position] = True
-        found = network.reconstruct(batch, batch.observed & ~wanted, wanted)[name]
-        predicted[:, position] = found[:, position]
-    return predicted
-
-
-def _slope(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Return the least-squares slope (l, p) of truth on prediction, within [0, 1].
-
-    Every feature borrows PRIOR patients from the modality's pooled slope.
-    """
-    measured = truth.isfinite() & predicted.isfinite()
-    p, t = predicted.where(measured, 0.0), truth.where(measured, 0.0)
-    cross, square, count = (p * t).sum(0), p.square().sum(0), measured.sum(0)
-    pooled = cross.sum() / square.sum().clamp_min(1e-12)
-    prior = PRIOR * square.sum() / count.sum().clamp_min(1)
-    return ((cross + prior * pooled) / (square + prior).clamp_min(1e-12)).clamp(0.0, 1.0)
+    networks = [model.mae(index) for index in range(len(model.networks))]
+    mean = predict_modality(networks, batch, visible, name).numpy()
+    return Reconstruction(mean, margin(model.residuals.get(name), mean.shape[1:], level))
 
 
 def _complete(
@@ -286,16 +235,52 @@ def _observed(cohort: "Cohort", name: str, like: "AnnData") -> Values:
     return values
 
 
-def _draw(
+def _complete_pictures(
     model: FittedModel,
     cohort: "Cohort",
+    name: str,
+    predicted: Reconstruction,
+    batch: Batch,
+    level: float,
+) -> FilledImages:
+    """Return measured pictures, and imputed ones where a patient has none at all."""
+    tokeniser, patients = model.tokenisers[name], list(cohort.patients)
+    imputed = ~batch.observed[:, batch.layout.slices[name]].any(1).numpy()
+    patches = np.where(imputed[:, None, None], predicted.mean, batch.values(name).numpy())
+    images = cohort[name] if name in cohort.modalities else None
+    spread = tokeniser.untokenise(np.stack([predicted.half, 0 * predicted.half]), ["", ""])
+    return FilledImages(
+        patients,
+        images,
+        tokeniser.untokenise(patches, patients),
+        spread[0] - spread[1],
+        imputed,
+        _siblings(model, cohort, name),
+        level,
+        str(model.provenance.get("run", "")),
+    )
+
+
+def _siblings(model: FittedModel, cohort: "Cohort", name: str) -> list[Mapping[str, Any] | None]:
+    """Return what is known of each patient's other pictures of the same kind."""
+    kind = model.modalities[name].kind
+    others = [other for other, m in model.modalities.items() if m.kind == kind and other in cohort]
+    found: list[Mapping[str, Any] | None] = []
+    for patient in cohort.patients:
+        entries = [entry for other in others if (entry := cohort[other].of(patient)) is not None]
+        found.append(entries[0].meta if entries else None)
+    return found
+
+
+def _draw(
+    model: FittedModel,
     name: str,
     predicted: Reconstruction,
     measured: NDArray[np.bool_],
     draws: int,
     generator: np.random.Generator,
 ) -> Values:
-    """Add held-out error vectors, so that draws keep the errors' correlation."""
+    """Add held-out error vectors, so that draws keep the errors' correlation; NaN if measured."""
     errors = model.residuals.get(name)
     if errors is None or not len(errors):
         raise DataError(
@@ -303,14 +288,20 @@ def _draw(
             "so there are no errors to draw from; pre-train on more patients"
         )
     filled = _without_holes(errors, generator)
+    chosen = generator.integers(len(filled), size=(draws, len(predicted.mean)))
+    return np.where(measured, np.nan, predicted.mean - filled[chosen])
+
+
+def _in_own_unit(model: FittedModel, cohort: "Cohort", name: str, drawn: Values) -> Values:
+    """Return draws of patches as values, with what was measured in its place."""
     tokeniser, patients = model.tokenisers[name], list(cohort.patients)
-    observed = _observed(cohort, name, tokeniser.untokenise(predicted.mean, patients))
     result = []
-    for _ in range(draws):
-        chosen = generator.integers(len(filled), size=len(patients))
-        z = np.where(measured, np.nan, predicted.mean - filled[chosen])
-        value = np.asarray(tokeniser.untokenise(z, patients).X)
-        result.append(np.where(np.isfinite(value), value, observed))
+    for patches in drawn:
+        values = tokeniser.untokenise(patches, patients)
+        if hasattr(values, "var_names"):
+            own = _observed(cohort, name, values)
+            values = np.where(np.isfinite(values.X), values.X, own)
+        result.append(values)
     return np.stack(result).astype(np.float32)
 
 

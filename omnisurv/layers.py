@@ -91,7 +91,19 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b q d"]:
         """Return the updated sequence, same shape."""
         normed = self.norm_attention(x)
-        x = x + self.drop(self.attention(normed, normed[:, : usable.shape[1]], usable))
+        return self._update(x, normed, normed[:, : usable.shape[1]], usable)
+
+    def read(
+        self,
+        x: Float[Tensor, "b q d"],
+        keys: Float[Tensor, "b k d"],
+        usable: Bool[Tensor, "b k"],
+    ) -> Float[Tensor, "b q d"]:
+        """Return x, updated by what it reads from keys of another sequence."""
+        return self._update(x, self.norm_attention(x), self.norm_attention(keys), usable)
+
+    def _update(self, x: Tensor, queries: Tensor, keys: Tensor, usable: Tensor) -> Tensor:
+        x = x + self.drop(self.attention(queries, keys, usable))
         return x + self.drop(self.mlp(self.norm_mlp(x)))
 
 
@@ -101,6 +113,24 @@ def sine_cosine(length: int, dim: int) -> Float[Tensor, "length dim"]:
     rate = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float64) / half)
     angle = torch.arange(length, dtype=torch.float64)[:, None] * rate
     return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :dim].float()
+
+
+def positions(length: int, grid: tuple[int, ...], dim: int) -> Float[Tensor, "length dim"]:
+    """Return fixed positions of slots that fill blocks of ``grid``, one block after another.
+
+    Every axis has its share of the numbers (as in ViT-MAE for two axes); where there are several
+    blocks, their number has one too.
+    """
+    blocks = length // math.prod(grid)
+    sides = grid if blocks == 1 else (blocks, *grid)
+    base, extra = divmod(dim, len(sides))
+    shares = [base + (axis < extra) for axis in range(len(sides))]
+    places = torch.cartesian_prod(*[torch.arange(side) for side in sides]).reshape(length, -1)
+    codes = [
+        sine_cosine(side, share)[place]
+        for side, share, place in zip(sides, shares, places.T, strict=True)
+    ]
+    return torch.cat(codes, dim=1)
 
 
 def initialise(module: nn.Module) -> None:

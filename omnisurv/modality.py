@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from omnisurv.config import Settings
+from omnisurv.files import atomic
 from omnisurv.layers import PatchEmbed, PatchLinear
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
+    from omnisurv.data.images import Data
     from omnisurv.data.readers import ReadContext
     from omnisurv.data.sources import Source
 
@@ -36,11 +36,13 @@ class Tokeniser(Protocol):
     """Number of patches l."""
     width: int
     """Numbers p in a patch."""
+    grid: tuple[int, ...]
+    """Patches along each axis of a volume or tile; one axis where they just lie in a row."""
 
-    def tokenise(self, data: "AnnData") -> Values:
+    def tokenise(self, data: Any) -> Values:
         """Return the patches of each patient; features the cohort lacks are NaN."""
 
-    def untokenise(self, patches: Values, patients: "list[str]") -> "AnnData":
+    def untokenise(self, patches: Values, patients: list[str]) -> Any:
         """Return values in the modality's own unit, the inverse of ``tokenise``."""
 
     def state(self) -> State:
@@ -61,11 +63,11 @@ class Modality(ABC):
         self.options = options
 
     @abstractmethod
-    def read(self, source: "Source", context: "ReadContext") -> "AnnData":
-        """Read the source into patients × features; raise DataError where it cannot be used."""
+    def read(self, source: "Source", context: "ReadContext") -> "Data":
+        """Read the source into patients × features, or pictures; raise DataError if unusable."""
 
     @abstractmethod
-    def fit(self, train: "AnnData") -> Tokeniser:
+    def fit(self, train: Any) -> Tokeniser:
         """Learn filters, order and scales from training patients who have the modality."""
 
     @abstractmethod
@@ -74,7 +76,7 @@ class Modality(ABC):
 
     @classmethod
     @abstractmethod
-    def example(cls, generator: np.random.Generator) -> tuple["Modality", "AnnData"]:
+    def example(cls, generator: np.random.Generator) -> tuple["Modality", "Data"]:
         """Return a small modality with data, for tests and docs."""
 
     def embed(self, tokeniser: Tokeniser, dim: int, *, shared: bool) -> nn.Module:
@@ -86,8 +88,12 @@ class Modality(ABC):
         # Starting near zero is starting at the mean of every feature.
         return PatchLinear(tokeniser.length, dim, tokeniser.width, shared=shared, gain=0.1)
 
-    def write(self, values: "AnnData", folder: Path) -> Path:
-        """Write values in the field's format; return the file."""
-        path = folder / f"{self.name}.h5ad"
-        values.write_h5ad(path)
-        return path
+    def write(self, filled: Any, folder: Path) -> list[Path]:
+        """Write a completed modality in the field's format; return the files.
+
+        Tables of features (AnnData) become ``.h5ad``; pictures come as ``FilledImages``.
+        """
+        target = folder / f"{self.name}.h5ad"
+        with atomic(target) as path:
+            filled.write_h5ad(path)
+        return [target]

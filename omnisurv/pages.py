@@ -163,7 +163,8 @@ def imputation_sections(
     )  # fmt: skip
     scored = result.table["subset"].unique()
     for name in cohort.modalities:
-        if name not in scored or name not in model.modalities:
+        tabular = hasattr(cohort[name], "var_names")
+        if name not in scored or name not in model.modalities or not tabular:
             continue
         truth, found = hidden_values(model, cohort, name)
         yield Section(

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from omnisurv.data.images import Images
 from omnisurv.errors import DataError
+from omnisurv.shapes import Bool, Float, Int, Tensor
 
 Values = NDArray[np.float32]
 State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
@@ -54,14 +56,21 @@ class PictureTokeniser:
             patches[row] = self.patches_of(data, row)
         return patches
 
-    def patches_of(self, data: Images, row: int) -> Values:
-        """Return the patches (l, p) of one patient."""
+    def patches_of(self, data: Images, row: int, kept: NDArray[np.bool_] | None = None) -> Values:
+        """Return the patches (l, p) of one patient; blocks without any ``kept`` are not read."""
         array = self._checked(data, row)
-        scaled = (array.astype(np.float32) - self.center) / self.spread
-        patches = np.full((self.length, self.width), np.nan, np.float32)
-        cut = self._cut(scaled)
-        patches[: len(cut)] = cut
-        return patches
+        size = math.prod(self.grid)
+        wanted = np.arange(len(array))
+        if kept is not None:
+            by_block = kept.reshape(self.blocks, size).any(axis=1)
+            wanted = np.flatnonzero(by_block[: len(array)])  # type: ignore[index]
+        patches = np.full((self.blocks, size, self.width), np.nan, np.float32)
+        scaled = (array[wanted].astype(np.float32) - self.center) / self.spread
+        patches[wanted] = self._cut(scaled).reshape(len(wanted), size, self.width)
+        flat = patches.reshape(self.length, self.width)
+        if kept is not None:
+            flat[~kept] = np.nan
+        return flat
 
     def observed(self, data: Images, row: int) -> NDArray[np.bool_]:
         """Return which patches (l,) of one patient hold anything."""
@@ -129,3 +138,47 @@ class PictureTokeniser:
         counts, insides = range(1, 2 * axes, 2), range(2, 2 * axes + 1, 2)
         ordered = split.transpose(0, *counts, *insides, 2 * axes + 1)
         return ordered.reshape(len(array) * math.prod(self.grid), self.width)
+
+
+class StoredPatches:
+    """Patches of a cohort's pictures, read from the store when a batch is loaded.
+
+    Args:
+        tokeniser: cuts the pictures.
+        images: the pictures there are.
+        rows: for each patient the position among ``images``; -1 for none.
+    """
+
+    def __init__(
+        self, tokeniser: PictureTokeniser, images: Images, rows: NDArray[np.int64]
+    ) -> None:
+        self.tokeniser, self.images, self.places = tokeniser, images, rows
+        self._observed: Tensor | None = None
+
+    @property
+    def observed(self) -> Bool[Tensor, "b l"]:
+        """Which patches hold anything."""
+        if self._observed is None:
+            there = np.zeros((len(self.places), self.tokeniser.length), dtype=bool)
+            for patient in np.flatnonzero(self.places >= 0):
+                there[patient] = self.tokeniser.observed(self.images, self.places[patient])
+            self._observed = torch.from_numpy(there)
+        return self._observed
+
+    def __getitem__(self, rows: Int[Tensor, " _"]) -> "StoredPatches":
+        """Return some patients, still not read."""
+        chosen = StoredPatches(self.tokeniser, self.images, self.places[rows.numpy()])
+        chosen._observed = self.observed[rows]
+        return chosen
+
+    def load(self, kept: Bool[Tensor, "b l"] | None = None) -> Float[Tensor, "b l p"]:
+        """Read the patches; NaN where there is none, or it is not among ``kept``."""
+        tokeniser = self.tokeniser
+        shape = (len(self.places), tokeniser.length, tokeniser.width)
+        patches = np.full(shape, np.nan, np.float32)
+        for patient in np.flatnonzero(self.places >= 0):
+            mine = None if kept is None else kept[patient].numpy()
+            if mine is None or mine.any():
+                place = int(self.places[patient])
+                patches[patient] = tokeniser.patches_of(self.images, place, mine)
+        return torch.from_numpy(patches)

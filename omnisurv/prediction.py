@@ -19,9 +19,6 @@ from omnisurv.registry import fitted
 if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
 
-CHUNK = 256
-"""Patients predicted at a time."""
-
 
 @fitted.register("survival")
 @dataclass(repr=False)
@@ -51,13 +48,7 @@ class SurvivalModel(FittedModel):
             modalities: look only at these.
             times: raw times in days; ten points in each interval of the grid by default.
         """
-        if times is None:
-            intervals = zip(self.grid.cuts[:-1], self.grid.cuts[1:], strict=True)
-            times = np.unique(np.concatenate([np.linspace(a, b, 11) for a, b in intervals]))
-        at_cuts = self._curves(cohort, modalities)
-        values = self.grid.interpolate(at_cuts, np.asarray(times, dtype=float))
-        index = pd.Index(times, name="days")
-        return pd.DataFrame(values.T, index=index, columns=cohort.patients)
+        return self._between(self._curves(cohort, modalities), cohort.patients, times)
 
     def predict(self, cohort: "Cohort", modalities: Collection[str] | None = None) -> pd.Series:
         """Return the risk of each patient, higher = worse.
@@ -65,9 +56,14 @@ class SurvivalModel(FittedModel):
         It is the log of the cumulative hazard, averaged over the time grid: for proportional
         hazards the linear predictor, and never tied by curves that have reached zero.
         """
-        survival = self._curves(cohort, modalities)[:, 1:]
-        hazard = -np.log(np.clip(survival, 1e-300, 1.0 - 1e-12))
-        return pd.Series(np.log(hazard).mean(axis=1), index=cohort.patients, name="risk")
+        return self._risk(self._curves(cohort, modalities), cohort.patients)
+
+    def predict_both(
+        self, cohort: "Cohort", modalities: Collection[str] | None = None
+    ) -> "tuple[pd.DataFrame, pd.Series[float]]":
+        """Return curves and risks, as the two functions above but encoding each patient once."""
+        at_cuts = self._curves(cohort, modalities)
+        return self._between(at_cuts, cohort.patients), self._risk(at_cuts, cohort.patients)
 
     def score(self, cohort: "Cohort") -> float:
         """Return Harrell's C on patients with a usable endpoint."""
@@ -106,6 +102,22 @@ class SurvivalModel(FittedModel):
         self.strata, self.gains = told["strata"], told["gains"]
         self.follow_up = pd.read_csv(run / "follow_up.csv")
 
+    def _between(
+        self,
+        at_cuts: "np.ndarray[Any, Any]",
+        patients: pd.Index,
+        times: "np.ndarray[Any, Any] | None" = None,
+    ) -> pd.DataFrame:
+        if times is None:
+            intervals = zip(self.grid.cuts[:-1], self.grid.cuts[1:], strict=True)
+            times = np.unique(np.concatenate([np.linspace(a, b, 11) for a, b in intervals]))
+        values = self.grid.interpolate(at_cuts, np.asarray(times, dtype=float))
+        return pd.DataFrame(values.T, index=pd.Index(times, name="days"), columns=patients)
+
+    def _risk(self, at_cuts: "np.ndarray[Any, Any]", patients: pd.Index) -> "pd.Series[float]":
+        hazard = -np.log(np.clip(at_cuts[:, 1:], 1e-300, 1.0 - 1e-12))
+        return pd.Series(np.log(hazard).mean(axis=1), index=patients, name="risk")
+
     @torch.no_grad()
     def _curves(self, cohort: "Cohort", modalities: Collection[str] | None) -> np.ndarray[Any, Any]:
         """Return survival at the cuts (n, cuts), the mean over members."""
@@ -114,8 +126,8 @@ class SurvivalModel(FittedModel):
         members = []
         for network in self.networks:
             parts = []
-            for rows in torch.arange(len(batch)).split(CHUNK):
-                part = batch.rows(rows)
+            for rows in batch.chunks():
+                part = batch.rows(rows).load()
                 parts.append(curves(network(part, part.observed, stratum[rows])))
             members.append(torch.cat(parts).double())
         return torch.stack(members).mean(0).numpy()

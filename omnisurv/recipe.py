@@ -73,6 +73,10 @@ class Recipe(Settings):
     def draw_visible(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "b n"]:
         """Draw a pre-training mask: True = the encoder sees it."""
 
+    def draw_kept(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "b n"] | None:
+        """Draw which tokens enter a step at all; None for all of them."""
+        return None
+
     def draw_holes(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return what the encoder reads in pre-training; by default what there is."""
         return batch
@@ -107,6 +111,7 @@ def layout_of(tokenisers: Mapping[str, Tokeniser]) -> Layout:
     return Layout(
         {name: t.length for name, t in tokenisers.items()},
         {name: t.width for name, t in tokenisers.items()},
+        {name: t.grid for name, t in tokenisers.items() if len(t.grid) > 1},
     )
 
 

@@ -11,16 +11,16 @@ import pandas as pd
 import torch
 from torch import nn
 
+from omnisurv.calibration import calibrate
 from omnisurv.checkpoint import FittedModel, provenance
 from omnisurv.core import Batch, MultimodalMAE
-from omnisurv.core.masking import drop_modalities, explicit
+from omnisurv.core.masking import all_but, drop_modalities
 from omnisurv.errors import DataError
 from omnisurv.files import writable
 from omnisurv.head import TaskNetwork
 from omnisurv.heads.corrections import Training, fit_corrections
 from omnisurv.heads.linear import Discrete, nll
 from omnisurv.heads.survival import LogisticHazard, TimeGrid
-from omnisurv.imputation import calibrate
 from omnisurv.optimisation import Loop, optimise
 from omnisurv.prediction import SurvivalModel, strata_of, stratum_of
 from omnisurv.recipe import Recipe
@@ -177,21 +177,44 @@ class _Reconstruction:
     def step(
         self, network: nn.Module, rows: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        batch = self.train.rows(rows).to(_device(network))
+        batch = self.train.rows(rows)
+        batch = batch.load(self.recipe.draw_kept(batch, generator)).to(_device(network))
         visible = self.recipe.draw_visible(batch, generator)
         given = self.recipe.draw_holes(batch, generator)
         loss, errors = network(batch, visible, given)
         return loss, {name: float(error.detach()) for name, error in errors.items()}
 
+    @torch.no_grad()
     def validate(self, network: nn.Module) -> float:
-        batch, errors = self.held_out.to(_device(network)), []
-        for name in batch.layout.lengths:
-            others = [other for other in batch.layout.lengths if other != name]
-            visible = explicit(batch.observed, batch.layout, others)
-            errors += [e for n, e in network(batch, visible)[1].items() if n == name]
         generator = torch.Generator().manual_seed(0)
-        half = network(batch, self.recipe.draw_visible(batch, generator))[1].values()
-        return float(torch.stack([*errors, *half]).mean()) if errors else 0.0
+        whole, half = _Mean(), _Mean()
+        for rows in self.held_out.chunks():
+            batch = self.held_out.rows(rows)
+            batch = batch.load(self.recipe.draw_kept(batch, generator)).to(_device(network))
+            for name in batch.layout.lengths:
+                visible, who = all_but(batch.observed, batch.layout, name)
+                if len(who):
+                    whole.add(network(batch, visible)[1].get(name), name, len(who))
+            masked = network(batch, self.recipe.draw_visible(batch, generator))[1]
+            for name, error in masked.items():
+                half.add(error, name, len(batch))
+        errors = [*whole.values(), *half.values()]
+        return sum(errors) / len(errors) if errors else 0.0
+
+
+class _Mean:
+    """Weighted means of several errors, collected a chunk of patients at a time."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, error: Tensor | None, name: str, weight: int) -> None:
+        if error is not None:
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + float(error) * weight, count + weight
+
+    def values(self) -> list[float]:
+        return [total / count for total, count in self._sums.values()]
 
 
 @dataclass(frozen=True)
@@ -210,9 +233,14 @@ class _Hazard:
         visible = drop_modalities(batch.observed, batch.layout, self.drop_rate, generator)
         return nll(network(batch, visible, part.stratum), part.target), {}
 
+    @torch.no_grad()
     def validate(self, network: nn.Module) -> float:
-        part = self.held_out.to(_device(network))
-        return float(nll(network(part.batch, part.batch.observed, part.stratum), part.target))
+        total = 0.0
+        for rows in self.held_out.batch.chunks():
+            part = self.held_out.rows(rows).to(_device(network))
+            error = nll(network(part.batch, part.batch.observed, part.stratum), part.target)
+            total += float(error) * len(rows)
+        return total / max(len(self.held_out.batch), 1)
 
 
 def _untrained(origin: FittedModel, cohort: "Cohort") -> SurvivalModel:
@@ -241,7 +269,7 @@ def _fit_corrected(
     head, ridge = network.head, model.recipe.ridge  # type: ignore[attr-defined]
     assert isinstance(head, LogisticHazard)
     assert head.corrections is not None
-    evidence = network.eval().evidence(data.batch, data.batch.observed, data.stratum)
+    evidence = network.eval().tables(data.batch, data.stratum)
     head.fit_path(evidence.completed, data.target, ridge)
     training = Training(evidence.completed, evidence.values, data.stratum, data.target)
     offset = head.path(evidence.completed)
@@ -268,7 +296,7 @@ def _fit_fusion(
     head = network.head
     assert isinstance(head, LogisticHazard)
     with torch.no_grad():
-        evidence = network.eval().evidence(train.batch, train.batch.observed, train.stratum)
+        evidence = network.eval().tables(train.batch, train.stratum)
     head.fit_path(evidence.completed, train.target, recipe.ridge)
     objective = _Hazard(train, rest, recipe.drop_rate)
     return optimise(network, objective, len(train.batch), recipe.finetune, loop)

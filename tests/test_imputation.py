@@ -15,7 +15,7 @@ from omnisurv.baselines import IMPUTATION_BASELINES
 from omnisurv.core import Batch, Decoder, Layout
 from omnisurv.data.cohort import Cohort
 from omnisurv.errors import DataError
-from omnisurv.imputation import _slope, calibrate, margin
+from omnisurv.calibration import _slope, calibrate, margin
 from omnisurv.simulation import simulate
 
 RUN = {"pretrain": {"epochs": 20, "every": 5}}
@@ -277,7 +277,7 @@ def test_the_slope_shrinks_what_does_not_generalise():
 
 def test_calibration_never_sees_the_modality_it_predicts(model):
     """The held-out errors are of patients whose whole modality was hidden."""
-    from omnisurv.imputation import calibrate
+    from omnisurv.calibration import calibrate
 
     _, test = tiny.parts()
     batch = model.batch(test)

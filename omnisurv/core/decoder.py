@@ -7,7 +7,7 @@ from torch import nn
 
 from omnisurv.core.batch import Layout
 from omnisurv.core.encoder import Latent
-from omnisurv.layers import Block, pack, sine_cosine
+from omnisurv.layers import Block, pack, positions
 from omnisurv.shapes import Bool, Float, Tensor
 
 
@@ -45,8 +45,8 @@ class Decoder(nn.Module):
         self.project = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
         self.modality = nn.Parameter(torch.empty(len(layout.lengths), dim).normal_(std=0.02))
-        positions = torch.cat([sine_cosine(length, dim) for length in layout.lengths.values()])
-        self.register_buffer("position", positions, persistent=False)
+        place = [positions(n, layout.grid(name), dim) for name, n in layout.lengths.items()]
+        self.register_buffer("position", torch.cat(place), persistent=False)
         self.register_buffer("modality_of_slot", layout.modality_of_slot, persistent=False)
         self.blocks = nn.ModuleList([Block(dim, heads, mlp) for _ in range(depth)])
         self.norm = nn.LayerNorm(dim)
@@ -77,6 +77,14 @@ class Decoder(nn.Module):
                 dense = dense.to(patch.dtype).index_put((rows[mine], inside), patch)
             predicted[name] = dense
         return predicted
+
+    def imagine(
+        self, latent: Latent, wanted: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "b k d"], Bool[Tensor, "b k"]]:
+        """Return the states of the wanted slots side by side, and which of them are real."""
+        rows, slots = wanted.nonzero(as_tuple=True)
+        states, usable, _ = pack(self._states(latent, rows, slots), rows, len(wanted))
+        return states, usable
 
     def _states(self, latent: Latent, rows: Tensor, slots: Tensor) -> Float[Tensor, "m d"]:
         """Return the decoder's state of each wanted slot."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from omnisurv.core.batch import Batch, Layout
-from omnisurv.layers import Block, pack, sine_cosine
+from omnisurv.layers import Block, pack, positions
 from omnisurv.shapes import Bool, Float, Int, Tensor
 
 
@@ -22,7 +22,7 @@ class Latent(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Per-modality layers (block-diagonal attention), then a trunk shared by all.
+    """Per-modality layers (attention within a modality, or a tile), then a trunk shared by all.
 
     Args:
         layout: slots of the modalities.
@@ -54,7 +54,8 @@ class Encoder(nn.Module):
         self.modality = nn.Parameter(torch.empty(len(layout.lengths), dim).normal_(std=0.02))
         self.class_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
         for name, length in layout.lengths.items():
-            self.register_buffer(f"position_{name}", sine_cosine(length, dim), persistent=False)
+            place = positions(length, layout.grid(name), dim)
+            self.register_buffer(f"position_{name}", place, persistent=False)
         self.encoders = nn.ModuleDict(
             {n: _stack(depth[n], dim, heads, mlp, dropout) for n in layout.lengths}
         )
@@ -89,7 +90,10 @@ class Encoder(nn.Module):
         tokens = tokens + position + self.modality[index]
         blocks = cast(nn.ModuleList, self.encoders[name])
         if len(blocks):
-            present, own_row = rows.unique(return_inverse=True)
+            # Tiles of a slide are encoded one by one: attention within blocks.
+            size = self.layout.block(name)
+            group = rows * (self.layout.lengths[name] // size) + inside // size
+            present, own_row = group.unique(return_inverse=True)
             packed, usable, columns = pack(tokens, own_row, len(present))
             for block in blocks:
                 packed = block(packed, usable)

@@ -74,6 +74,42 @@ def drop_modalities(
     return visible & kept[:, layout.modality_of_slot.to(kept.device)]
 
 
+def thin(
+    observed: Bool[Tensor, "b n"], layout: Layout, budget: int, generator: torch.Generator
+) -> Bool[Tensor, "b n"]:
+    """Keep at most ``budget`` observed tokens of each modality that has blocks, whole blocks.
+
+    A slide has thousands of tokens and other modalities tens; without a budget a step would
+    be about slides alone. At least one block is kept, drawn at random (impuTMAE: one tile).
+    """
+    kept = observed.clone()
+    for name, where in layout.slices.items():
+        size = layout.block(name)
+        count = layout.lengths[name] // size
+        if count == 1:
+            continue
+        has = observed[:, where].unflatten(1, (count, size)).any(2)
+        most = torch.full((len(has),), max(1, budget // size), device=has.device)
+        chosen = keep_random(has, most, generator)
+        kept[:, where] &= chosen.repeat_interleave(size, dim=1)
+    return kept
+
+
+def all_but(
+    observed: Bool[Tensor, "b n"], layout: Layout, name: str
+) -> tuple[Bool[Tensor, "b n"], Int[Tensor, " _"]]:
+    """Hide one modality whole, as patients lack it.
+
+    Returns:
+        What stays visible, and the patients who have the modality and something to predict it
+        from.
+    """
+    others = [other for other in layout.lengths if other != name]
+    visible = explicit(observed, layout, others)
+    who = visible.any(1) & observed[:, layout.slices[name]].any(1)
+    return visible, who.nonzero()[:, 0]
+
+
 def holes(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
     """Hide single values of patches at ``rate``: a hole is a hidden token writ small.
 

@@ -105,8 +105,8 @@ class Cohort:
     def __contains__(self, modality: str) -> bool:
         return modality in self._shared
 
-    def __getitem__(self, modality: str) -> Data:
-        """Return the modality's values or pictures, one for each patient who has it, in order."""
+    def __getitem__(self, modality: str) -> Any:
+        """Return the AnnData or the Images of the patients who have the modality, in order."""
         if modality not in self._shared:
             hint = did_you_mean(modality, self._shared)
             raise DataError(f"the cohort has no modality '{modality}'.{hint}")

@@ -22,8 +22,8 @@ def to_mudata(cohort: "Cohort") -> "MuData":
     """Return the cohort as MuData.
 
     Pictures stay behind. MuData knows only patients with some modality; the others stand in
-    ``uns["omnisurv"]``, beside spec and audit. Where modalities share feature names (EGFR has an expression and a copy
-    number), all names get their modality in front: ``rna:EGFR``.
+    ``uns["omnisurv"]``, beside spec and audit. Where modalities share feature names (EGFR has an
+    expression and a copy number), all names get their modality in front: ``rna:EGFR``.
     """
     import mudata
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from omnisurv.baselines import IMPUTATION_BASELINES
 from omnisurv.core import Batch
-from omnisurv.core.masking import explicit
+from omnisurv.core.masking import all_but
 from omnisurv.errors import DataError
 from omnisurv.evaluation.scoring import (
     COLUMNS,
@@ -51,16 +51,14 @@ def evaluate_imputation(
     rows: list[Row] = []
     pairs: list[Row] = []
     notes: list[str] = []
-    for name, where in batch.layout.slices.items():
-        others = [other for other in batch.layout.lengths if other != name]
-        visible = explicit(batch.observed, batch.layout, others)
-        who = (visible.any(1) & batch.observed[:, where].any(1)).nonzero()[:, 0]
+    for name in batch.layout.lengths:
+        visible, who = all_but(batch.observed, batch.layout, name)
         if len(who) < 2:
             notes.append(f"{name}: {len(who)} patients have it and another modality; not scored")
             continue
         part = batch.rows(who)
         found = reconstruct(model, part, name, visible[who], LEVEL)
-        truth = part.patches[name].flatten(1).numpy().astype(float)
+        truth = part.values(name).flatten(1).numpy().astype(float)
         scored = np.isfinite(truth).any(0)
         patients = cohort.patients[who.numpy()]
         truth = truth[:, scored]
@@ -141,7 +139,7 @@ def _matrices(batch: Batch, cohort: "Cohort") -> dict[str, pd.DataFrame]:
     matrices = {}
     for name, where in batch.layout.slices.items():
         has = batch.observed[:, where].any(1)
-        values = batch.patches[name][has].flatten(1)
+        values = batch.values(name)[has].flatten(1)
         columns = torch.isfinite(values).any(0).nonzero()[:, 0].tolist()
         matrices[name] = pd.DataFrame(
             values[:, columns].numpy().astype(float),

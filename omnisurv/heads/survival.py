@@ -110,6 +110,8 @@ class LogisticHazard(Head):
         self.fusion = fusion
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(dim, intervals) if fusion is not None else None
+        self.reads = frozenset(corrections.components) if corrections is not None else frozenset()
+        self.imagines = fusion is not None and fusion.adopt is not None
 
     def forward(self, evidence: Evidence) -> Float[Tensor, "b t"]:
         """Return the logits of the hazard on the grid."""
@@ -117,7 +119,8 @@ class LogisticHazard(Head):
         if self.corrections is not None:
             logits = logits + self.corrections(evidence)[:, None]
         if self.fusion is not None and self.project is not None:
-            logits = logits + self.project(self.dropout(self.fusion(evidence.latent)))
+            fused = self.fusion(evidence.latent, evidence.imagined)
+            logits = logits + self.project(self.dropout(fused))
         return logits
 
     def path(self, completed: Float[Tensor, "b f"]) -> Float[Tensor, "b t"]:

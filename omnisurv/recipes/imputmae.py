@@ -8,11 +8,25 @@ Where this differs from the paper or its code, and why:
   over all modalities.
 - In the decoder, mask tokens are queries and never keys, so a slot's prediction does not depend
   on which other slots are asked for, and absent modalities cost nothing.
-- Missing modalities are imputed as decoder predictions from *all* evidence; the code masks half
-  of the evidence again while imputing and encodes the result a second time.
+- Missing modalities enter the fusion as the decoder's own tokens, predicted from *all* evidence
+  and flagged as imputed; the code masks half of the evidence again while imputing, writes blurry
+  means into the input and encodes them a second time.
 - The loss is the mean over modalities with scored values; the padding of the last patch and
   unmeasured probes are never targets (the code scores zeros there).
 - Every patient with any modality is pre-trained on; the code demanded RNA.
+- The ten best tiles of a slide are ten blocks of tokens: one at random enters a pre-training
+  step (``budget``), each is encoded on its own, and fusion reads all of them; the code took one
+  of the tiles ranked 0, 10, 11 … 18, at random even at test time, and the paper averages class
+  tokens of ten.
+- Positions of volumes are 3-D (the code's are 1-D over the flattened grid), those of tiles 2-D.
+- The slide's projection back to pixels is linear, as in the code (the paper: a transposed
+  convolution); the volume's is two transposed convolutions, as in both.
+- MRI is the post-contrast T1 in the code and "T1" in the paper; here any sequences the spec
+  names, each a modality of its own.
+- The last layer of every encoder is fine-tuned, the slide's and the volume's too (the paper
+  freezes the slide's, the code the volume's); ``train_last`` says how many.
+- Age and the treatment flags enter as the completed table of the linear path, standardised where
+  continuous and imputed where missing; the code standardises the flags too and fills zeros.
 - The linear path on the completed clinical table and its gated corrections (preset ``small``)
   are ours: on a few hundred patients omics help only as corrections of a Cox-like model.
 - Attention masks are boolean; the code's float mask *adds* attention to missing tokens.
@@ -25,7 +39,7 @@ import torch
 from pydantic import Field
 
 from omnisurv.core import Batch, Decoder, Encoder, MultimodalMAE
-from omnisurv.core.masking import drop_modalities, holes, uniform
+from omnisurv.core.masking import drop_modalities, holes, thin, uniform
 from omnisurv.heads.corrections import Corrections
 from omnisurv.heads.fusion import Fusion
 from omnisurv.heads.survival import LogisticHazard, Scheme
@@ -68,6 +82,10 @@ class Imputmae(Recipe):
     mask_ratio: float = Field(default=0.5, gt=0, lt=1)
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Chance that a whole modality is hidden in pre-training."""
+    budget: int = Field(default=256, gt=0)
+    """Tokens of a slide in one pre-training step, whole tiles at a time (the paper: one tile)."""
+    imagine: bool = True
+    """Whether fusion reads the decoder's tokens of missing modalities (``omics: fusion``)."""
     hole_rate: float = Field(default=0.0, ge=0, lt=1)
     """Share of single values hidden inside visible patches in pre-training (the paper: none)."""
     pretrain: Stage = Stage(epochs=800, batch=24, lr=1e-3, weight_decay=1e-2, min_lr=5e-6)
@@ -156,6 +174,10 @@ class Imputmae(Recipe):
             visible = drop_modalities(visible, batch.layout, self.drop_rate, generator)
         return visible
 
+    def draw_kept(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "b n"]:
+        """Draw the tiles that enter this step."""
+        return thin(batch.observed, batch.layout, self.budget, generator)
+
     def draw_holes(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Hide single values as well, where the settings say so."""
         return holes(batch, self.hole_rate, generator) if self.hole_rate else batch
@@ -165,12 +187,23 @@ class Imputmae(Recipe):
     ) -> LogisticHazard:
         """Return the fusion attention head (§2), or the linear path with corrections."""
         layout = mae.encoder.layout
-        width = {name: layout.lengths[name] * layout.widths[name] for name in layout.lengths}
+        # A correction by pictures reads the mean of their tokens.
+        width = {
+            name: self.dim if layout.is_picture(name) else length * layout.widths[name]
+            for name, length in layout.lengths.items()
+        }
         inputs = sum(width[name] for name in linear)
         if self.omics == "corrections":
             others = {name: w for name, w in width.items() if name not in linear}
             return LogisticHazard(outputs, inputs, corrections=Corrections(others, strata))
-        fusion = Fusion(self.dim, self.heads, self.mlp, self.head_dropout, bare=self.bare_fusion)
+        fusion = Fusion(
+            self.dim,
+            self.heads,
+            self.mlp,
+            self.head_dropout,
+            bare=self.bare_fusion,
+            imagined=self.decoder_dim if self.imagine else None,
+        )
         return LogisticHazard(
             outputs, inputs, fusion=fusion, dim=self.dim, dropout=self.head_dropout
         )

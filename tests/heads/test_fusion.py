@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from omnisurv.core import Latent
+from omnisurv.head import Imagined
 from omnisurv.heads.fusion import Fusion
 
 
@@ -17,9 +18,21 @@ def latent():
     return Latent(summary, tokens, usable, torch.zeros(3, 4, dtype=torch.long), ())
 
 
-def build(bare):
+def build(bare, imagined=None):
     torch.manual_seed(0)
-    return Fusion(8, 2, 16, 0.1, bare=bare).eval()
+    return Fusion(8, 2, 16, 0.1, bare=bare, imagined=imagined).eval()
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_imagined_tokens_are_read_where_a_modality_is_missing(latent, bare):
+    fusion = build(bare, imagined=5)
+    usable = torch.tensor([[0, 0], [1, 0], [1, 1]]).bool()
+    imagined = Imagined(torch.randn(3, 2, 5), usable)
+    plain, after = fusion(latent), fusion(latent, imagined)
+    assert torch.equal(plain[0], after[0])  # complete: nothing is imagined
+    assert not torch.equal(plain[1], after[1])
+    spoilt = imagined.tokens.masked_fill(~usable[..., None], 1e4)
+    assert torch.equal(after, fusion(latent, Imagined(spoilt, usable)))
 
 
 @pytest.mark.parametrize("bare", [True, False])

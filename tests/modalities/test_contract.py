@@ -7,24 +7,67 @@ import numpy as np
 import pytest
 import torch
 
+from omnisurv.data.images import Images
+from omnisurv.pictures import StoredPatches
 from omnisurv.registry import modalities
 
+
+def made(name):
+    modality, data = modalities.get(name).example(np.random.default_rng(0))
+    return modality, data, modality.fit(data)
+
+
 KINDS = modalities.names()
+PICTURES = [name for name in KINDS if isinstance(made(name)[1], Images)]
+TABLES = [name for name in KINDS if name not in PICTURES]
 
 
 @pytest.fixture(params=KINDS)
 def example(request):
-    kind = modalities.get(request.param)
-    modality, data = kind.example(np.random.default_rng(0))
-    return modality, data, modality.fit(data)
+    return made(request.param)
+
+
+@pytest.fixture(params=TABLES)
+def table(request):
+    return made(request.param)
+
+
+@pytest.fixture(params=PICTURES)
+def pictures(request):
+    return made(request.param)
 
 
 def raw(data, names):
     return np.asarray(data[:, names].X, dtype=float)
 
 
-def test_untokenise_inverts_tokenise(example):
-    _, data, tokeniser = example
+def test_pictures_are_put_back_exactly(pictures):
+    _, data, tokeniser = pictures
+    back = tokeniser.untokenise(tokeniser.tokenise(data), list(data.obs_names))
+    for row in range(len(data)):
+        array = np.asarray(data.array(row), dtype=float)
+        if array.ndim == 3:
+            array = array[None, ..., None]
+        np.testing.assert_allclose(back[row][: len(array)], array, atol=1e-4)
+        assert np.isnan(back[row][len(array) :]).all()
+
+
+def test_pictures_are_read_block_by_block(pictures):
+    """What a step does not keep is never there; what is known as observed is what is read."""
+    _, data, tokeniser = pictures
+    places = np.array([3, -1, 5])
+    stored = StoredPatches(tokeniser, data, places)
+    whole = stored.load()
+    assert torch.equal(stored.observed, whole.isfinite().any(-1))
+    kept = stored.observed & (torch.arange(tokeniser.length) % 2 == 0)
+    part = stored.load(kept)
+    assert torch.equal(part.isfinite().any(-1), kept)
+    torch.testing.assert_close(part[kept], whole[kept], equal_nan=True)
+    assert torch.equal(stored[torch.tensor([2])].load().nan_to_num(), whole[[2]].nan_to_num())
+
+
+def test_untokenise_inverts_tokenise(table):
+    _, data, tokeniser = table
     back = tokeniser.untokenise(tokeniser.tokenise(data), list(data.obs_names))
     before = raw(data, back.var_names)
     np.testing.assert_allclose(raw(back, back.var_names), before, rtol=2e-5, atol=1e-5)
@@ -32,8 +75,8 @@ def test_untokenise_inverts_tokenise(example):
     assert back.uns["scale"] == data.uns["scale"]
 
 
-def test_patches_are_standard_units_with_holes_where_nothing_was_measured(example):
-    _, data, tokeniser = example
+def test_patches_are_standard_units_with_holes_where_nothing_was_measured(table):
+    _, data, tokeniser = table
     patches = tokeniser.tokenise(data)
     assert patches.shape == (data.n_obs, tokeniser.length, tokeniser.width)
     assert patches.dtype == np.float32
@@ -51,8 +94,8 @@ def test_one_patient_is_tokenised_as_among_others(example):
     np.testing.assert_array_equal(alone[0], together[3])
 
 
-def test_features_the_cohort_lacks_are_holes(example):
-    _, data, tokeniser = example
+def test_features_the_cohort_lacks_are_holes(table):
+    _, data, tokeniser = table
     name = tokeniser.untokenise(tokeniser.tokenise(data), list(data.obs_names)).var_names[0]
     fewer = data[:, data.var_names != name].copy()
     patches = tokeniser.tokenise(fewer)
@@ -60,14 +103,14 @@ def test_features_the_cohort_lacks_are_holes(example):
     assert np.isnan(raw(back, [name])).all()
 
 
-def test_order_of_columns_in_the_file_changes_nothing(example):
-    _, data, tokeniser = example
+def test_order_of_columns_in_the_file_changes_nothing(table):
+    _, data, tokeniser = table
     shuffled = data[:, np.random.default_rng(1).permutation(data.n_vars)].copy()
     np.testing.assert_array_equal(tokeniser.tokenise(shuffled), tokeniser.tokenise(data))
 
 
-def test_fitting_learns_nothing_from_other_patients(example):
-    modality, data, _ = example
+def test_fitting_learns_nothing_from_other_patients(table):
+    modality, data, _ = table
     train = data[:16].copy()
     spoilt = anndata.concat([train, data[16:]], merge="same", uns_merge="same")
     spoilt.X[16:] = 1e6
@@ -105,8 +148,8 @@ def test_embed_is_token_wise(example):
         torch.testing.assert_close(embed(patches[[row]], inside[[row]])[0], tokens[row])
 
 
-def test_written_values_are_read_back(example, tmp_path):
-    modality, data, _ = example
-    path = modality.write(data, tmp_path)
+def test_written_values_are_read_back(table, tmp_path):
+    modality, data, _ = table
+    (path,) = modality.write(data, tmp_path)
     back = anndata.read_h5ad(path)
     np.testing.assert_array_equal(np.asarray(back.X), np.asarray(data.X))
