@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from omnisurv.baselines import IMPUTATION_BASELINES
-from omnisurv.core import Batch
+from omnisurv.core import Batch, Layout
 from omnisurv.core.masking import all_but
 from omnisurv.errors import DataError
 from omnisurv.evaluation.scoring import (
@@ -44,10 +43,10 @@ def evaluate_imputation(
     as much as any other; ``modality`` (and ``subset``) in the table name what was predicted.
     """
     batch = model.batch(cohort)
-    matrices = None
+    known = asked = None
     if train is not None:
         train.require_disjoint(cohort)
-        matrices = _matrices(model.batch(train), train), _matrices(batch, cohort)
+        known, asked = _Tables(model.batch(train), train), _Tables(batch, cohort)
     rows: list[Row] = []
     pairs: list[Row] = []
     notes: list[str] = []
@@ -58,20 +57,21 @@ def evaluate_imputation(
             continue
         part = batch.rows(who)
         found = reconstruct(model, part, name, visible[who], LEVEL)
-        truth = part.values(name).flatten(1).numpy().astype(float)
-        scored = np.isfinite(truth).any(0)
+        truth = _compared(part.values(name).numpy(), batch.layout, name)
+        scored: NDArray[np.bool_] = np.any(np.isfinite(truth), axis=0)
         patients = cohort.patients[who.numpy()]
-        truth = truth[:, scored]
-        flat = [v.reshape(len(v), -1)[:, scored] for v in (found.mean, found.low, found.high)]
-        events = int((cohort.obs["event"][patients] == 1).sum())
-        finite = bool(np.isfinite(flat[1]).all())
-        if not finite:
-            notes.append(f"{name}: too few held-out patients for a {LEVEL:.0%} interval")
-        predictions = {model.recipe.title: flat if finite else flat[:1]}
-        if matrices is not None:
-            predictions |= _baselines(model, *matrices, name, patients, scored)
+        flat = [_compared(found.mean, batch.layout, name)[:, scored]]
+        half = found.half.reshape(-1)
+        if not _is_slide(batch.layout, name) and np.isfinite(half[scored]).all():
+            flat += [flat[0] - half[scored], flat[0] + half[scored]]
+        else:
+            notes.append(_without_interval(batch.layout, name))
+        predictions = {model.recipe.title: flat}
+        if known is not None and asked is not None:
+            predictions |= _baselines(model, known, asked, name, patients, scored)
         groups = groups_of(cohort.obs.loc[patients], cohort.strata)
-        _score(rows, pairs, predictions, truth, groups, name, events, draws)
+        events = int((cohort.obs["event"][patients] == 1).sum())
+        _score(rows, pairs, predictions, truth[:, scored], groups, name, events, draws)
     if not rows:
         raise DataError("no modality could be predicted from another: " + "; ".join(notes))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -82,6 +82,53 @@ def evaluate_imputation(
         pd.DataFrame(index=cohort.patients),
         notes,
     )
+
+
+def _is_slide(layout: Layout, name: str) -> bool:
+    return layout.block(name) < layout.lengths[name]
+
+
+def _compared(patches: Floats, layout: Layout, name: str) -> Floats:
+    """Return what is compared, (n, f): every value, but of a slide the mean patch of its tiles.
+
+    Where in a tile a nucleus lies is chance; what can be foretold is how the tissue looks.
+    """
+    values = np.asarray(patches, dtype=float)
+    if _is_slide(layout, name):
+        there = np.isfinite(values)
+        count = np.maximum(there.sum(axis=1), 1)
+        mean = np.where(there, values, 0.0).sum(axis=1) / count
+        return np.where(there.any(axis=1), mean, np.nan)
+    return values.reshape(len(values), -1)
+
+
+def _without_interval(layout: Layout, name: str) -> str:
+    if _is_slide(layout, name):
+        return f"{name}: compared by the mean patch of its tiles, for which there is no interval"
+    return f"{name}: too few held-out patients for a {LEVEL:.0%} interval"
+
+
+class _Tables:
+    """The modalities of a cohort as plain tables in standard units, for the baselines."""
+
+    def __init__(self, batch: Batch, cohort: "Cohort") -> None:
+        self.batch, self.cohort = batch, cohort
+        self.coarse = {name: self._table(name, coarse=True) for name in batch.layout.lengths}
+
+    def of(self, target: str) -> dict[str, pd.DataFrame]:
+        """Return what is compared of the target; of other pictures the mean of each patch."""
+        return {**self.coarse, target: self._table(target, coarse=False)}
+
+    def _table(self, name: str, *, coarse: bool) -> pd.DataFrame:
+        layout = self.batch.layout
+        has = self.batch.observed[:, layout.slices[name]].any(1)
+        patches = self.batch.rows(has).values(name)
+        if coarse and layout.is_picture(name) and not _is_slide(layout, name):
+            patches = patches.nanmean(-1, keepdim=True)
+        values = _compared(patches.numpy(), layout, name)
+        columns = np.flatnonzero(np.isfinite(values).any(axis=0))
+        patients = self.cohort.patients[has.numpy()]
+        return pd.DataFrame(values[:, columns], index=patients, columns=columns)
 
 
 def _score(
@@ -119,31 +166,17 @@ def _score(
 
 def _baselines(
     model: "FittedModel",
-    known: dict[str, pd.DataFrame],
-    asked: dict[str, pd.DataFrame],
+    known: _Tables,
+    asked: _Tables,
     name: str,
     patients: pd.Index,
     scored: NDArray[np.bool_],
 ) -> dict[str, list[Floats]]:
     """Fit mean, nearest neighbours and ridge on the training patients, in the same units."""
     predictions = {}
+    train, test = known.of(name), asked.coarse
     for baseline, entry in IMPUTATION_BASELINES.items():
-        fitted = entry.fit(known, name, seed=model.recipe.seed)
-        table = fitted.predict(asked, patients).reindex(columns=np.flatnonzero(scored))
+        fitted = entry.fit(train, name, seed=model.recipe.seed)
+        table = fitted.predict(test, patients).reindex(columns=np.flatnonzero(scored))
         predictions[baseline] = [table.fillna(0.0).to_numpy(float)]
     return predictions
-
-
-def _matrices(batch: Batch, cohort: "Cohort") -> dict[str, pd.DataFrame]:
-    """Return each modality in standard units, a row for each patient who has it."""
-    matrices = {}
-    for name, where in batch.layout.slices.items():
-        has = batch.observed[:, where].any(1)
-        values = batch.values(name)[has].flatten(1)
-        columns = torch.isfinite(values).any(0).nonzero()[:, 0].tolist()
-        matrices[name] = pd.DataFrame(
-            values[:, columns].numpy().astype(float),
-            index=cohort.patients[has.numpy()],
-            columns=columns,
-        )
-    return matrices
