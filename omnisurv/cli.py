@@ -137,16 +137,23 @@ def preprocess(
 @app.command(**example("pretrain cohort/cohort.yaml --out runs/a --set pretrain.epochs=60"))
 def pretrain(
     spec: Spec, out: Out, recipe: RecipeName = None, set_: Set = None, root: Root = None,
-    seed: Seed = None, all_patients: Everyone = False, json: Json = None, quiet: Quiet = False,
-    debug: Debug = False,
+    seed: Seed = None, all_patients: Everyone = False,
+    start: Annotated[Path | None, typer.Option(
+        "--start", metavar="RUN", help="Begin with the weights of this run, for the modalities "
+        "both know: say, MRI of other patients.")] = None,
+    json: Json = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Pre-train on the spec's development part, on whatever each patient has."""
-    from omnisurv.training import pretrain as train
+    from functools import partial
+
+    from omnisurv import training
 
     arguments.ready(json, out)
     settings = arguments.choose_recipe(spec, recipe, set_, seed)
+    before = arguments.load_run(start) if start is not None else None
     data = arguments.read(spec, root, quiet)
-    model = arguments.train(train, settings, data, out, settings, all_patients, quiet)
+    work = partial(training.pretrain, start=before)
+    model = arguments.train(work, settings, data, out, settings, all_patients, quiet, start)
     arguments.tell_model(model, out, json)
 
 

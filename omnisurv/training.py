@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,19 +12,20 @@ from torch import nn
 
 from omnisurv.calibration import calibrate
 from omnisurv.checkpoint import FittedModel, provenance
-from omnisurv.core import Batch, MultimodalMAE
-from omnisurv.core.masking import all_but, drop_modalities
+from omnisurv.core import MultimodalMAE
 from omnisurv.errors import DataError
 from omnisurv.files import writable
 from omnisurv.head import TaskNetwork
 from omnisurv.heads.corrections import Training, fit_corrections
-from omnisurv.heads.linear import Discrete, nll
+from omnisurv.heads.linear import Discrete
 from omnisurv.heads.survival import LogisticHazard, TimeGrid
+from omnisurv.objectives import Hazard, Labelled, Reconstruction
 from omnisurv.optimisation import Loop, optimise
 from omnisurv.prediction import SurvivalModel, strata_of, stratum_of
 from omnisurv.recipe import Recipe
 from omnisurv.registry import modalities as kinds
-from omnisurv.shapes import Bool, Int, Tensor
+from omnisurv.shapes import Bool, Tensor
+from omnisurv.warmstart import adopt, shared
 
 if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
@@ -39,6 +39,7 @@ def pretrain(
     cohort: "Cohort",
     run: str | Path | None = None,
     progress: Progress | None = None,
+    start: FittedModel | None = None,
 ) -> FittedModel:
     """Pre-train by masking, on every patient of the cohort who has any modality.
 
@@ -50,25 +51,31 @@ def pretrain(
         cohort: training patients.
         run: folder to write; a killed run resumes there.
         progress: called with (label, epoch, epochs, text).
+        start: a model pre-trained before, say on brain MRI of other patients (impuTMAE §2); the
+            modalities it shares by name keep its tokenisers and begin with its weights.
 
     Raises:
-        DataError: no modality can be tokenised, or too few patients.
+        DataError: no modality can be tokenised, too few patients, or nothing shared with
+            ``start``.
     """
     cohort = _with_any_modality(cohort)
-    model = _fit_tokenisers(recipe, cohort)
+    model = _fit_tokenisers(recipe, cohort, start)
     batch = model.batch(cohort)
     histories = []
     for member, held_out in enumerate(_inner_folds(cohort, recipe)):
         network = _build(model, recipe.seed + member)
-        objective = _Reconstruction(batch.rows(~held_out), batch.rows(held_out), recipe)
+        assert isinstance(network, MultimodalMAE)
+        if start is not None:
+            adopt(network, start.mae(member % len(start.networks)))
+        objective = Reconstruction(batch.rows(~held_out), batch.rows(held_out), recipe)
         loop = _loop(recipe, run, "pretrain", member, progress)
         history = optimise(network, objective, int((~held_out).sum()), recipe.pretrain, loop)
-        assert isinstance(network, MultimodalMAE)
         model.networks.append(network)
         histories.append(_tag(history, "pretrain", member))
         _collect(model.residuals, calibrate(network, batch.rows(held_out)))
     model.history = pd.concat(histories, ignore_index=True)
-    model.seen = {"pretrain": sorted(cohort.hashed_ids())}
+    before = {f"{stage} before": ids for stage, ids in start.seen.items()} if start else {}
+    model.seen = {**before, "pretrain": sorted(cohort.hashed_ids())}
     return _finish(model, cohort, run)
 
 
@@ -97,7 +104,7 @@ def finetune(
     scratch = isinstance(source, Recipe)
     origin = _fit_tokenisers(source, cohort) if isinstance(source, Recipe) else source
     model = _untrained(origin, cohort)
-    data = _Labelled.of(model, cohort)
+    data = _labelled(model, cohort)
     folds = _inner_folds(cohort, origin.recipe)
     histories = [origin.history] if len(origin.history) else []
     for member, held_out in enumerate(folds):
@@ -140,107 +147,15 @@ def freeze(mae: MultimodalMAE, last: int) -> None:
                 block.requires_grad_(True)
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    """Patients with a usable endpoint, as the networks take them."""
-
-    batch: Batch
-    stratum: Int[Tensor, " b"]
-    target: Discrete
-
-    @classmethod
-    def of(cls, model: SurvivalModel, cohort: "Cohort") -> "_Labelled":
-        time, event = cohort.obs["time"].to_numpy(float), cohort.obs["event"].to_numpy() == 1
-        interval, happened = model.grid.transform(time, event)
-        return cls(
-            model.batch(cohort),
-            torch.from_numpy(stratum_of(cohort, model.strata)),
-            Discrete(torch.from_numpy(interval), torch.from_numpy(happened).float()),
-        )
-
-    def rows(self, index: Tensor) -> "_Labelled":
-        return _Labelled(self.batch.rows(index), self.stratum[index], self.target.rows(index))
-
-    def to(self, device: torch.device) -> "_Labelled":
-        target = Discrete(*(part.to(device) for part in self.target))
-        return _Labelled(self.batch.to(device), self.stratum.to(device), target)
-
-
-@dataclass(frozen=True)
-class _Reconstruction:
-    """Masked reconstruction; validated as it will be used: whole modalities from the others."""
-
-    train: Batch
-    held_out: Batch
-    recipe: Recipe
-
-    def step(
-        self, network: nn.Module, rows: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        batch = self.train.rows(rows)
-        batch = batch.load(self.recipe.draw_kept(batch, generator)).to(_device(network))
-        visible = self.recipe.draw_visible(batch, generator)
-        given = self.recipe.draw_holes(batch, generator)
-        loss, errors = network(batch, visible, given)
-        return loss, {name: float(error.detach()) for name, error in errors.items()}
-
-    @torch.no_grad()
-    def validate(self, network: nn.Module) -> float:
-        generator = torch.Generator().manual_seed(0)
-        whole, half = _Mean(), _Mean()
-        for rows in self.held_out.chunks():
-            batch = self.held_out.rows(rows)
-            batch = batch.load(self.recipe.draw_kept(batch, generator)).to(_device(network))
-            for name in batch.layout.lengths:
-                visible, who = all_but(batch.observed, batch.layout, name)
-                if len(who):
-                    whole.add(network(batch, visible)[1].get(name), name, len(who))
-            masked = network(batch, self.recipe.draw_visible(batch, generator))[1]
-            for name, error in masked.items():
-                half.add(error, name, len(batch))
-        errors = [*whole.values(), *half.values()]
-        return sum(errors) / len(errors) if errors else 0.0
-
-
-class _Mean:
-    """Weighted means of several errors, collected a chunk of patients at a time."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, int]] = {}
-
-    def add(self, error: Tensor | None, name: str, weight: int) -> None:
-        if error is not None:
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = total + float(error) * weight, count + weight
-
-    def values(self) -> list[float]:
-        return [total / count for total, count in self._sums.values()]
-
-
-@dataclass(frozen=True)
-class _Hazard:
-    """Logistic hazard under modality dropout; validated on everything each patient has."""
-
-    train: _Labelled
-    held_out: _Labelled
-    drop_rate: float
-
-    def step(
-        self, network: nn.Module, rows: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        part = self.train.rows(rows).to(_device(network))
-        batch = part.batch
-        visible = drop_modalities(batch.observed, batch.layout, self.drop_rate, generator)
-        return nll(network(batch, visible, part.stratum), part.target), {}
-
-    @torch.no_grad()
-    def validate(self, network: nn.Module) -> float:
-        total = 0.0
-        for rows in self.held_out.batch.chunks():
-            part = self.held_out.rows(rows).to(_device(network))
-            error = nll(network(part.batch, part.batch.observed, part.stratum), part.target)
-            total += float(error) * len(rows)
-        return total / max(len(self.held_out.batch), 1)
+def _labelled(model: SurvivalModel, cohort: "Cohort") -> Labelled:
+    """Return patients with a usable endpoint as networks take them."""
+    time, event = cohort.obs["time"].to_numpy(float), cohort.obs["event"].to_numpy() == 1
+    interval, happened = model.grid.transform(time, event)
+    return Labelled(
+        model.batch(cohort),
+        torch.from_numpy(stratum_of(cohort, model.strata)),
+        Discrete(torch.from_numpy(interval), torch.from_numpy(happened).float()),
+    )
 
 
 def _untrained(origin: FittedModel, cohort: "Cohort") -> SurvivalModel:
@@ -263,7 +178,7 @@ def _untrained(origin: FittedModel, cohort: "Cohort") -> SurvivalModel:
 
 @torch.no_grad()
 def _fit_corrected(
-    model: SurvivalModel, network: TaskNetwork, data: _Labelled, inner: Sequence[Tensor]
+    model: SurvivalModel, network: TaskNetwork, data: Labelled, inner: Sequence[Tensor]
 ) -> None:
     """Fit the linear path on the completed table, then the corrections that earn their place."""
     head, ridge = network.head, model.recipe.ridge  # type: ignore[attr-defined]
@@ -282,7 +197,7 @@ def _fit_corrected(
 def _fit_fusion(
     model: SurvivalModel,
     network: TaskNetwork,
-    data: _Labelled,
+    data: Labelled,
     held_out: Bool[Tensor, " b"],
     loop: Loop,
     *,
@@ -298,12 +213,8 @@ def _fit_fusion(
     with torch.no_grad():
         evidence = network.eval().tables(train.batch, train.stratum)
     head.fit_path(evidence.completed, train.target, recipe.ridge)
-    objective = _Hazard(train, rest, recipe.drop_rate)
+    objective = Hazard(train, rest, recipe.drop_rate)
     return optimise(network, objective, len(train.batch), recipe.finetune, loop)
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
 
 
 def _build(model: FittedModel, seed: int) -> nn.Module:
@@ -313,12 +224,19 @@ def _build(model: FittedModel, seed: int) -> nn.Module:
         return model.build()
 
 
-def _fit_tokenisers(recipe: Recipe, cohort: "Cohort") -> FittedModel:
-    """Fit each modality's tokeniser on the training patients who have it."""
+def _fit_tokenisers(
+    recipe: Recipe, cohort: "Cohort", start: FittedModel | None = None
+) -> FittedModel:
+    """Fit each modality's tokeniser on the training patients who have it.
+
+    Modalities that an earlier model knows keep its tokenisers: its weights fit no others.
+    """
     if cohort.spec is None:
         raise DataError("the cohort has no data spec, so its modalities have no kind")
-    parts, tokenisers = {}, {}
+    parts, tokenisers = shared(start, cohort.modalities) if start is not None else ({}, {})
     for name in cohort.availability.columns:
+        if name in parts:
+            continue
         spec = cohort.spec.modalities[name]
         kind = kinds.get(spec.kind)
         modality = kind(name, kind.Options(**spec.options))

@@ -1,0 +1,116 @@
+"""What is minimised in each stage, and on whom it is validated."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from omnisurv.core import Batch
+from omnisurv.core.masking import all_but, drop_modalities
+from omnisurv.heads.linear import Discrete, nll
+from omnisurv.recipe import Recipe
+from omnisurv.shapes import Int, Tensor
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device a network lies on."""
+    return next(network.parameters()).device
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Patients with a usable endpoint, as the networks take them."""
+
+    batch: Batch
+    stratum: Int[Tensor, " b"]
+    target: Discrete
+
+    def rows(self, index: Tensor) -> "Labelled":
+        """Return some patients."""
+        return Labelled(self.batch.rows(index), self.stratum[index], self.target.rows(index))
+
+    def to(self, device: torch.device) -> "Labelled":
+        """Return the patients, pictures loaded, on a device."""
+        target = Discrete(*(part.to(device) for part in self.target))
+        return Labelled(self.batch.to(device), self.stratum.to(device), target)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Masked reconstruction; validated as it will be used: whole modalities from the others."""
+
+    train: Batch
+    held_out: Batch
+    recipe: Recipe
+
+    def step(
+        self, network: nn.Module, rows: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of one step on these patients, and the error of each modality."""
+        batch = self.train.rows(rows)
+        batch = batch.load(self.recipe.draw_kept(batch, generator)).to(device_of(network))
+        visible = self.recipe.draw_visible(batch, generator)
+        given = self.recipe.draw_holes(batch, generator)
+        loss, errors = network(batch, visible, given)
+        return loss, {name: float(error.detach()) for name, error in errors.items()}
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> float:
+        """Return the mean error of modalities hidden whole, and of masked tokens."""
+        generator = torch.Generator().manual_seed(0)
+        whole, half = _Mean(), _Mean()
+        for rows in self.held_out.chunks():
+            batch = self.held_out.rows(rows)
+            batch = batch.load(self.recipe.draw_kept(batch, generator)).to(device_of(network))
+            for name in batch.layout.lengths:
+                visible, who = all_but(batch.observed, batch.layout, name)
+                if len(who):
+                    whole.add(network(batch, visible)[1].get(name), name, len(who))
+            masked = network(batch, self.recipe.draw_visible(batch, generator))[1]
+            for name, error in masked.items():
+                half.add(error, name, len(batch))
+        errors = [*whole.values(), *half.values()]
+        return sum(errors) / len(errors) if errors else 0.0
+
+
+class _Mean:
+    """Weighted means of several errors, collected a chunk of patients at a time."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, error: Tensor | None, name: str, weight: int) -> None:
+        if error is not None:
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + float(error) * weight, count + weight
+
+    def values(self) -> list[float]:
+        return [total / count for total, count in self._sums.values()]
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """Logistic hazard under modality dropout; validated on everything each patient has."""
+
+    train: Labelled
+    held_out: Labelled
+    drop_rate: float
+
+    def step(
+        self, network: nn.Module, rows: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of one step on these patients."""
+        part = self.train.rows(rows).to(device_of(network))
+        batch = part.batch
+        visible = drop_modalities(batch.observed, batch.layout, self.drop_rate, generator)
+        return nll(network(batch, visible, part.stratum), part.target), {}
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> float:
+        """Return the mean loss of the patients held out."""
+        total = 0.0
+        for rows in self.held_out.batch.chunks():
+            part = self.held_out.rows(rows).to(device_of(network))
+            error = nll(network(part.batch, part.batch.observed, part.stratum), part.target)
+            total += float(error) * len(rows)
+        return total / max(len(self.held_out.batch), 1)
