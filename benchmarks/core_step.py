@@ -25,36 +25,44 @@ from omnisurv.core import Batch, Decoder, Encoder, Layout, MultimodalMAE
 from omnisurv.core.masking import uniform
 from omnisurv.layers import PatchEmbed, PatchLinear, initialise
 
-LAYOUT = Layout(
-    {"clinical": 6, "rna": 32, "dnam": 24, "cnv_arm": 2, "protein": 4},
-    {"clinical": 2, "rna": 512, "dnam": 1024, "cnv_arm": 32, "protein": 64},
-)
-DEPTH = {"rna": 6, "dnam": 6}
+LAYOUTS = {
+    "omics": Layout(
+        {"clinical": 6, "rna": 32, "dnam": 24, "cnv_arm": 2, "protein": 4},
+        {"clinical": 2, "rna": 512, "dnam": 1024, "cnv_arm": 32, "protein": 64},
+    ),
+    "pictures": Layout(
+        {"rna": 32, "dnam": 24, "t1ce": 64, "wsi": 256},
+        {"rna": 512, "dnam": 1024, "t1ce": 4096, "wsi": 768},
+        {"t1ce": (4, 4, 4), "wsi": (16, 16)},
+    ),
+}
+"""Omics with tables; impuTMAE's four modalities, of the slide one tile."""
+DEPTH = {"rna": 6, "dnam": 6, "t1ce": 4, "wsi": 4}
 """Layers of impuTMAE's own encoders; tables get two."""
 MISSING = (0.0, 0.5, 0.8)
 MODES = ("packed", "dense")
 
 
-def build(dim: int) -> MultimodalMAE:
-    """Return the network of impuTMAE's size (encoders 6/6, decoder 3)."""
+def build(dim: int, layout: Layout) -> MultimodalMAE:
+    """Return the network of impuTMAE's size (encoders 6/6/4/4, decoder 3)."""
     torch.manual_seed(0)
     encoder = Encoder(
-        LAYOUT,
+        layout,
         {
-            n: PatchEmbed(LAYOUT.lengths[n], LAYOUT.widths[n], dim, shared=True)
-            for n in LAYOUT.lengths
+            n: PatchEmbed(layout.lengths[n], layout.widths[n], dim, shared=True)
+            for n in layout.lengths
         },
         dim=dim,
         heads=4,
         mlp=4 * dim,
-        depth={n: DEPTH.get(n, 2) for n in LAYOUT.lengths},
+        depth={n: DEPTH.get(n, 2) for n in layout.lengths},
         trunk=0,
     )
     decoder = Decoder(
-        LAYOUT,
+        layout,
         {
-            n: PatchLinear(LAYOUT.lengths[n], dim, LAYOUT.widths[n], shared=True)
-            for n in LAYOUT.lengths
+            n: PatchLinear(layout.lengths[n], dim, layout.widths[n], shared=True)
+            for n in layout.lengths
         },
         encoder_dim=dim,
         dim=dim,
@@ -67,36 +75,36 @@ def build(dim: int) -> MultimodalMAE:
     return mae
 
 
-def draw_batch(patients: int, missing: float, mode: str) -> Batch:
+def draw_batch(patients: int, missing: float, mode: str, layout: Layout) -> Batch:
     """Return patients of whom that share of modality cells is missing: NaN, or zeros if dense."""
     generator = torch.Generator().manual_seed(0)
-    cells = patients * len(LAYOUT.lengths)
+    cells = patients * len(layout.lengths)
     gone = torch.randperm(cells, generator=generator)[: round(missing * cells)]
     absent = torch.zeros(cells, dtype=torch.bool)
     absent[gone] = True
     hole = torch.nan if mode == "packed" else 0.0
     patches = {}
-    for index, name in enumerate(LAYOUT.lengths):
-        shape = (patients, LAYOUT.lengths[name], LAYOUT.widths[name])
-        rows = absent.view(len(LAYOUT.lengths), patients)[index]
+    for index, name in enumerate(layout.lengths):
+        shape = (patients, layout.lengths[name], layout.widths[name])
+        rows = absent.view(len(layout.lengths), patients)[index]
         patches[name] = torch.randn(shape, generator=generator)
         patches[name][rows] = hole
-    return Batch(patches, LAYOUT)
+    return Batch(patches, layout)
 
 
 class Step:
     """One training step, ready to be repeated."""
 
-    def __init__(self, patients: int, dim: int, missing: float, mode: str) -> None:
-        self.batch = draw_batch(patients, missing, mode)
-        self.network = build(dim)
+    def __init__(self, patients: int, dim: int, missing: float, mode: str, layout: Layout) -> None:
+        self.batch = draw_batch(patients, missing, mode, layout)
+        self.network = build(dim, layout)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
         self.generator = torch.Generator().manual_seed(1)
 
     def __call__(self) -> float:
         """Return the seconds that one step took."""
         start = time.perf_counter()
-        visible = uniform(self.batch.observed, LAYOUT, 0.5, self.generator)
+        visible = uniform(self.batch.observed, self.batch.layout, 0.5, self.generator)
         loss, _ = self.network(self.batch, visible)
         loss.backward()
         self.optimiser.step()
@@ -109,9 +117,11 @@ def settings() -> Iterator[tuple[str, float]]:
     return ((mode, missing) for missing in MISSING for mode in MODES)
 
 
-def time_steps(patients: int, dim: int, rounds: int) -> dict[tuple[str, float], list[float]]:
+def time_steps(
+    patients: int, dim: int, rounds: int, layout: str
+) -> dict[tuple[str, float], list[float]]:
     """Return the seconds of each setting's steps, rounds interleaved, the first left out."""
-    steps = {key: Step(patients, dim, key[1], key[0]) for key in settings()}
+    steps = {key: Step(patients, dim, key[1], key[0], LAYOUTS[layout]) for key in settings()}
     seconds: dict[tuple[str, float], list[float]] = {key: [] for key in steps}
     for index in range(rounds + 1):
         for key, step in steps.items():
@@ -121,7 +131,7 @@ def time_steps(patients: int, dim: int, rounds: int) -> dict[tuple[str, float], 
     return seconds
 
 
-def peak_memory(patients: int, dim: int, mode: str, missing: float) -> float:
+def peak_memory(patients: int, dim: int, mode: str, missing: float, layout: str) -> float:
     """Return the MiB by which a fresh process grew over three steps, its network included."""
     told = subprocess.run(
         [
@@ -134,6 +144,8 @@ def peak_memory(patients: int, dim: int, mode: str, missing: float) -> float:
             str(patients),
             "--dim",
             str(dim),
+            "--layout",
+            layout,
         ],
         capture_output=True,
         text=True,
@@ -142,22 +154,22 @@ def peak_memory(patients: int, dim: int, mode: str, missing: float) -> float:
     return float(told.stdout)
 
 
-def probe(patients: int, dim: int, mode: str, missing: float) -> float:
+def probe(patients: int, dim: int, mode: str, missing: float, layout: Layout) -> float:
     """Run three steps here and return the growth of the peak, MiB."""
-    small = Step(1, 16, 0.0, "packed")
+    small = Step(1, 16, 0.0, "packed", layout)
     small()  # loads what torch loads on first use
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = Step(patients, dim, missing, mode)
+    step = Step(patients, dim, missing, mode, layout)
     for _ in range(3):
         step()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def measure(patients: int, dim: int, rounds: int) -> list[dict[str, object]]:
+def measure(patients: int, dim: int, rounds: int, layout: str) -> list[dict[str, object]]:
     """Return a row for each setting, with ratios to the dense step of the complete cohort."""
     # Memory first: a child's peak counts from that of the process that started it.
-    memory = {key: peak_memory(patients, dim, *key) for key in settings()}
-    seconds = time_steps(patients, dim, rounds)
+    memory = {key: peak_memory(patients, dim, *key, layout) for key in settings()}
+    seconds = time_steps(patients, dim, rounds, layout)
     complete = seconds["dense", 0.0]
     rows: list[dict[str, object]] = []
     for missing in MISSING:
@@ -200,16 +212,19 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=24, help="patients in a batch")
     parser.add_argument("--dim", type=int, default=256, help="width of a token")
     parser.add_argument("--rounds", type=int, default=8, help="steps of each setting")
+    parser.add_argument("--layout", choices=list(LAYOUTS), default="omics", help="modalities")
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     parser.add_argument("--probe", nargs=2, metavar=("MODE", "MISSING"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.probe:
-        print(probe(given.patients, given.dim, given.probe[0], float(given.probe[1])))
+        mode, missing = given.probe[0], float(given.probe[1])
+        print(probe(given.patients, given.dim, mode, missing, LAYOUTS[given.layout]))
         return
-    rows = measure(given.patients, given.dim, given.rounds)
+    rows = measure(given.patients, given.dim, given.rounds, given.layout)
     show(rows)
     if given.json:
         told = {
+            "layout": given.layout,
             "patients": given.patients,
             "dim": given.dim,
             "rounds": given.rounds,
