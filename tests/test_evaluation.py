@@ -1,5 +1,6 @@
 """Tidy results: n and events in every row, controls beside, folds done once."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,17 +9,20 @@ import pytest
 import tiny
 
 import omnisurv as om
+from omnisurv.baselines import SURVIVAL_BASELINES
 from omnisurv.data.cohort import Cohort
 from omnisurv.errors import CheckpointError, DataError, InputError
 from omnisurv.evaluation import crossvalidation
 from omnisurv.evaluation.scoring import Fold, Predictions, score_survival
-from omnisurv.evaluation.survival import subsets_of
+from omnisurv.evaluation.survival import baseline_predictions, model_predictions, subsets_of
 
 BASELINES = {
     "null",
     "kaplan_meier",
     "mask_only",
     "cox_clinical",
+    "cox_blend",
+    "cox_components",
     "random_survival_forest",
     "logistic_hazard_mlp",
     "coxnet",
@@ -218,6 +222,105 @@ def test_baselines_are_fitted_on_the_training_patients_alone(result):
     assert not again.table["value"].equals(result.table["value"][: len(again.table)])
 
 
+@pytest.fixture(scope="module")
+def fitted_on_dev():
+    """All baselines of the development part, and what they say of the test part."""
+    dev, test = tiny.parts()
+    notes = []
+    return baseline_predictions(tiny.survival(), dev, test.with_endpoint(), notes), notes
+
+
+def test_baselines_are_not_touched_by_the_values_of_other_test_patients(fitted_on_dev):
+    """Filling, scaling, components and strata are the training patients'."""
+    dev, test = tiny.parts()
+    known = test.with_endpoint()
+    some = known.patients[::3]
+    obs = known.obs.assign(project=known.obs["project"].where(known.patients.isin(some), "GBM"))
+    modalities = {}
+    for name in known.modalities:
+        data = known[name].copy()
+        data.X[~data.obs_names.isin(some)] += 5
+        modalities[name] = data
+    turned = Cohort(obs, modalities, known.spec)
+    again = baseline_predictions(tiny.survival(), dev, turned, [])
+    assert [p.model for p in again] == [p.model for p in fitted_on_dev[0]]
+    for before, after in zip(fitted_on_dev[0], again, strict=True):
+        pd.testing.assert_series_equal(before.risk[some], after.risk[some])
+        pd.testing.assert_frame_equal(before.curves[some], after.curves[some])
+        whole = (before.risk == after.risk).all()
+        assert whole == (before.model in ("null", "kaplan_meier", "mask_only")), before.model
+
+
+def test_every_baseline_says_what_it_is(result, imputation):
+    for name, entry in SURVIVAL_BASELINES.items():
+        assert f"{name}: {entry.description}" in result.notes
+    assert "mean: each feature's training mean" in imputation.notes
+    assert not any(note.startswith("mean: each") for note in result.notes)
+
+
+def test_the_blend_is_told_the_strata():
+    """A patient of an unknown project gets the pooled score, any other does not."""
+    dev, test = tiny.parts()
+    known = test.with_endpoint()
+    obs = known.obs.assign(project=np.where(np.arange(len(known)) % 2, known.obs["project"], None))
+    turned = Cohort(obs, {n: known[n] for n in known.modalities}, known.spec)
+    again = baseline_predictions(tiny.survival(), dev, turned, [])
+    risk = {p.model: p.risk for p in again}
+    for project in (None, "LGG", "GBM"):
+        who = obs["project"].isna() if project is None else obs["project"] == project
+        r = np.corrcoef(risk["cox_blend"][who], risk["cox_clinical"][who])[0, 1]
+        assert (r > 1 - 1e-9) == (project is None), (project, r)
+
+
+def test_pictures_are_no_columns_of_the_baselines(fitted_on_dev):
+    from omnisurv.data.images import Images
+    from omnisurv.data.store import Entry
+
+    parts = []
+    for part in tiny.parts():
+        known = part.with_endpoint()
+        entries = [Entry(p, np.zeros((4, 4, 4), np.float32), {}) for p in known.patients[::2]]
+        data = {name: known[name] for name in known.modalities}
+        parts.append(Cohort(known.obs, {**data, "t1ce": Images(entries, "z-score")}, known.spec))
+    model = tiny.survival()
+    seeing = dataclasses.replace(model, modalities={**model.modalities, "t1ce": None})
+    notes = []
+    predicted = {p.model: p.risk for p in baseline_predictions(seeing, *parts, notes)}
+    assert "t1ce: pictures, which no baseline reads" in notes
+    assert set(predicted) == BASELINES
+    for plain in fitted_on_dev[0]:
+        same = predicted[plain.model].equals(plain.risk)
+        assert same == (plain.model != "mask_only"), plain.model  # having a picture is a mask
+
+
+def test_a_cohort_without_a_clinical_table_does_without_its_baselines():
+    dev, test = (part.drop_modalities(["clinical"]) for part in tiny.parts())
+    notes = []
+    predicted = baseline_predictions(tiny.survival(), dev, test.with_endpoint(), notes)
+    clinical = {"cox_clinical", "cox_blend", "random_survival_forest", "logistic_hazard_mlp"}
+    assert {p.model for p in predicted} == BASELINES - clinical
+    left_out = "cox_blend: left out, the cohort has nothing that it reads (stratified)"
+    assert left_out in notes
+
+
+def test_the_models_predictions_are_its_own_and_encoded_once(monkeypatch):
+    _, test = tiny.parts()
+    model = tiny.survival()
+    expected = model.predict(test, ["rna"]), model.predict_survival_function(test, ["rna"])
+    encoded = []
+    curves = type(model)._curves
+
+    def counted(self, cohort, modalities):
+        encoded.append(modalities)
+        return curves(self, cohort, modalities)
+
+    monkeypatch.setattr(type(model), "_curves", counted)
+    _, alone = model_predictions(model, test, [["rna"]])
+    assert encoded == [None, ("rna",)]
+    pd.testing.assert_series_equal(alone.risk, expected[0][alone.risk.index])
+    pd.testing.assert_frame_equal(alone.curves, expected[1][alone.risk.index])
+
+
 def test_nothing_to_score_is_said():
     _, test = tiny.parts()
     obs = test.obs.assign(event=0.0)
@@ -359,6 +462,20 @@ def test_a_fold_that_was_cut_short_is_done_again(validated, recipe, monkeypatch,
     pd.testing.assert_frame_equal(result.table, again.table)
 
 
+def test_folds_with_other_baselines_are_refused(validated, recipe, tmp_path):
+    """A mean over folds is of the same models in each."""
+    import shutil
+
+    cohort, out, _ = validated
+    copy = shutil.copytree(out, tmp_path / "copy")
+    told = json.loads((copy / "fold_00" / "fold.json").read_text())
+    assert set(told["baselines"]) == BASELINES
+    told["baselines"].remove("cox_blend")
+    (copy / "fold_00" / "fold.json").write_text(json.dumps(told))
+    with pytest.raises(CheckpointError, match=r"another recipe, cohort, split or version"):
+        om.cross_validate(recipe, cohort, folds=2, repeats=1, out=copy)
+
+
 def test_folds_of_another_recipe_cohort_or_split_are_refused(validated, recipe):
     cohort, out, _ = validated
     other = tiny.recipe(pretrain={"epochs": 2})
@@ -370,7 +487,9 @@ def test_folds_of_another_recipe_cohort_or_split_are_refused(validated, recipe):
         lambda: om.cross_validate(recipe, cohort, folds=2, repeats=1, subsets="each", out=out),
         lambda: om.cross_validate(recipe, cohort, folds=2, repeats=1, pretrained=False, out=out),
     ):
-        with pytest.raises(CheckpointError, match="another recipe, cohort or split") as error:
+        with pytest.raises(
+            CheckpointError, match="another recipe, cohort, split or version"
+        ) as error:
             call()
         assert "choose another --out" in str(error.value)
         assert "\n" not in str(error.value)

@@ -12,10 +12,10 @@ import torch
 
 import omnisurv as om
 from omnisurv.baselines import IMPUTATION_BASELINES
+from omnisurv.calibration import _slope, calibrate, margin
 from omnisurv.core import Batch, Decoder, Layout
 from omnisurv.data.cohort import Cohort
 from omnisurv.errors import DataError
-from omnisurv.calibration import _slope, calibrate, margin
 from omnisurv.simulation import simulate
 
 RUN = {"pretrain": {"epochs": 20, "every": 5}}

@@ -1,5 +1,6 @@
 """Every wrong input: one line that says what, where and how to mend it, exit 2, nothing lost."""
 
+import re
 import shutil
 
 import numpy as np
@@ -234,16 +235,42 @@ def test_a_fold_without_events(command, spec):
     assert "use fewer folds" in said
 
 
-def test_infinite_values_and_empty_columns_are_no_measurements(command, spec):
+def test_infinite_values_in_a_matrix(command, spec):
     def spoil(table):
         table.loc[3, GENES[0]] = np.inf
-        table[GENES[1]] = np.nan
+        table.loc[[4, 5], GENES[2]] = -np.inf
 
     change_table(spec, "rna.csv", spoil)
+    said = command("inspect", spec).sentence
+    assert "modality 'rna'" in said
+    assert "rna.csv: 3 infinite values in 2 of 12 features (ENSG00000000001, ENSG" in said
+    assert "leave empty what was not measured" in said
+    assert "log(x + 1)" in said
+
+
+def test_infinite_values_in_a_clinical_column(command, spec):
+    change_table(spec, "clinical.csv", lambda t: t.assign(age=t["age"].where(t.index > 1, np.inf)))
+    said = command("inspect", spec).sentence
+    assert "modality 'clinical'" in said
+    assert "clinical.csv: 2 infinite values in 1 of 2 features (age)" in said
+    assert "leave empty what was not measured" in said
+
+
+@pytest.mark.parametrize("empty", ["", "unknown", "[Not Available]"])
+def test_a_named_clinical_column_without_any_value(command, spec, empty):
+    change_table(spec, "clinical.csv", lambda t: t.assign(age_years=t["age"], age=empty))
+    said = command("inspect", spec).sentence
+    assert "clinical.csv: column 'age' has no value for any patient" in said
+    assert said.endswith("remove it from `columns`, or name one that has: stage, age_years")
+
+
+def test_empty_columns_of_a_matrix_are_a_warning(command, spec):
+    change_table(spec, "rna.csv", lambda t: t.assign(**dict.fromkeys(GENES[1:4], np.nan)))
     answer = command("inspect", spec)
     assert answer.code == 0
-    assert "warning: rna: rna.csv: 1 infinite values are no measurements" in answer.out
-    assert f"1 features have no value in any patient ({GENES[1]}" in " ".join(answer.out.split())
+    warning = f"warning: rna: rna.csv: 3 features have no value in any patient ({GENES[1]}, "
+    assert warning in answer.out
+    assert re.search(r"^rna +60 +\d+ +9 ", answer.out, re.MULTILINE)
 
 
 def test_a_column_that_is_not_there(command, spec):

@@ -34,7 +34,7 @@ def coxnet(
         return marginal(times, events, [*notes, "Kaplan–Meier instead"])
     best = _best_alpha(X, times, events, path.alphas_, folds, seed)
     notes.append(f"penalty {best:.4g} chosen by {folds}-fold inner cross-validation")
-    return proportional(path, scaling, notes, alpha=best)
+    return proportional(path, scaling.apply, notes, alpha=best)
 
 
 def _most_variable(X: pd.DataFrame, keep: int) -> pd.DataFrame:

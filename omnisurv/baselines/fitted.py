@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ import pandas as pd
 from omnisurv.baselines.preparation import Floats, Scaling
 from omnisurv.metrics import kaplan_meier_curve
 from omnisurv.metrics.curves import Bools
+
+Design: TypeAlias = Callable[[pd.DataFrame], Floats]
+"""From a feature table to the numbers (n, columns) that a model was fitted on."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,17 @@ def surv(times: Floats, events: Bools) -> Any:
     return Surv.from_arrays(event=events, time=times)
 
 
-def proportional(
-    model: Any, scaling: Scaling, notes: list[str], **which: float
-) -> SurvivalBaseline:
+def proportional(model: Any, design: Design, notes: list[str], **which: float) -> SurvivalBaseline:
     """Return a fitted scikit-survival model; ``which`` goes to its predict methods."""
 
     def survival(X: pd.DataFrame) -> Floats:
         with np.errstate(over="ignore"):
-            rows = model.predict_survival_function(scaling.apply(X), return_array=True, **which)
+            rows = model.predict_survival_function(design(X), return_array=True, **which)
         return np.asarray(rows, dtype=float)
 
     return SurvivalBaseline(
         np.asarray(model.unique_times_, dtype=float),
         survival,
-        lambda X: np.asarray(model.predict(scaling.apply(X), **which), dtype=float),
+        lambda X: np.asarray(model.predict(design(X), **which), dtype=float),
         notes,
     )

@@ -6,11 +6,12 @@ measured). ``predict`` never looks at the target's own rows.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
+from omnisurv.baselines.components import Components
 from omnisurv.baselines.preparation import Floats, Scaling, numeric
 from omnisurv.errors import DataError, did_you_mean
 
@@ -147,13 +148,21 @@ def ridge(train: Matrices, target: str, seed: int = 0) -> ImputationBaseline:
     from sklearn.linear_model import RidgeCV
 
     y, centre, notes = _target(train, target)
-    others = _Others.fit(train, target)
-    if not others.scalings or len(y) < 3:
+    fitted = {
+        name: Components.fit(table, _COMPONENTS, seed)
+        for name, table in train.items()
+        if name != target
+    }
+    components = {name: c for name, c in fitted.items() if c is not None}
+    if not components or len(y) < 3:
         return _mean_instead(train, target)
-    components = {name: others.components(name, train[name], seed) for name in others.scalings}
 
     def features(matrices: Matrices, patients: pd.Index) -> Floats:
-        return np.hstack([others.scores(n, c, matrices, patients) for n, c in components.items()])
+        parts = []
+        for name, c in components.items():
+            rows = _rows(matrices, name, patients)
+            parts += [c.scores(rows), rows.notna().any(axis=1).to_numpy(float)[:, None]]
+        return np.hstack(parts)
 
     values = numeric(y)
     spread = np.where(np.isfinite(values), values - centre, 0.0)
@@ -205,27 +214,6 @@ class _Others:
             rows = _rows(matrices, name, patients).reindex(columns=scaling.columns)
             blocks.append(np.where(np.isfinite(numeric(rows)), scaling.apply(rows), np.nan))
         return np.hstack(blocks)
-
-    def components(self, name: str, table: pd.DataFrame, seed: int) -> Any:
-        """Return a PCA fitted on the training patients who have the modality."""
-        from sklearn.decomposition import PCA
-
-        Z = self.scalings[name].apply(table.dropna(how="all"))
-        count = max(1, min(_COMPONENTS, len(Z) - 1, Z.shape[1]))
-        return PCA(
-            count,
-            random_state=seed,
-            svd_solver="covariance_eigh" if Z.shape[1] < 500 else "randomized",
-        ).fit(Z)
-
-    def scores(self, name: str, pca: Any, matrices: Matrices, patients: pd.Index) -> Floats:
-        """Return component scores and the flag of having the modality, (patients, k + 1)."""
-        rows = _rows(matrices, name, patients)
-        has = rows.notna().any(axis=1).to_numpy()
-        scores = np.zeros((len(patients), pca.n_components_ + 1))
-        scores[has, :-1] = pca.transform(self.scalings[name].apply(rows[has])) if has.any() else 0
-        scores[has, -1] = 1.0
-        return scores
 
 
 def _rows(matrices: Matrices, name: str, patients: pd.Index) -> pd.DataFrame:

@@ -11,7 +11,16 @@ from omnisurv.errors import DataError
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
+CLINICAL = "clinical"
+STRATUM = "stratum"
+"""Blocks, the upper level of a table's columns; any other is a modality."""
+
 _EXTREME = 10.0  # training standard deviations beyond which a value is cut off
+
+
+def block(X: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the columns of one block under their own names, none if there is no such block."""
+    return X.loc[:, X.columns.get_level_values(0) == name].droplevel(0, axis=1)
 
 
 def numeric(X: pd.DataFrame) -> Floats:

@@ -3,7 +3,6 @@
 ``X`` is patients × features, numeric, NaN where missing; ``time`` in days, ``event`` 0/1.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -11,21 +10,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from omnisurv.baselines.blend import cox_blend
+from omnisurv.baselines.components import cox_components
+from omnisurv.baselines.cox import cox
 from omnisurv.baselines.coxnet import coxnet
 from omnisurv.baselines.fitted import (
     SurvivalBaseline,
     dropped,
     inner_folds,
     marginal,
-    proportional,
     same_for_all,
     surv,
 )
 from omnisurv.baselines.network import fit_logistic_hazard
 from omnisurv.baselines.preparation import Floats, Scaling, numeric
-from omnisurv.metrics.curves import Bools, endpoint_arrays
+from omnisurv.metrics.curves import endpoint_arrays
 
-Inputs = Literal["none", "clinical", "omics", "availability"]
+Inputs = Literal["none", "clinical", "stratified", "omics", "all", "availability"]
+"""The columns of ``X``: none; the clinical table, alone or with the class (``stratum``) of each
+patient; the other tables; all tables; or which modalities there are. Columns have two levels,
+block and feature; see ``preparation.block``."""
 
 
 class Fit(Protocol):
@@ -59,46 +63,6 @@ def null(
     times, events = endpoint_arrays(time, event)
     grid = np.linspace(0.0, times.max(), 201)
     return same_for_all(grid, np.exp(-grid * events.sum() / times.sum()))
-
-
-def cox(
-    X: pd.DataFrame, time: npt.ArrayLike, event: npt.ArrayLike, seed: int = 0
-) -> SurvivalBaseline:
-    """Cox regression with a light ridge (½ per squared standardised coefficient).
-
-    Missing values take the training median (mode for two-valued columns); constant columns are
-    dropped. Where the fit diverges, as under separation or with very few events, the penalty
-    grows tenfold at a time; if nothing helps the result is the Kaplan–Meier curve. ``notes``
-    says so.
-    """
-    times, events = endpoint_arrays(time, event)
-    scaling = Scaling.fit(X)
-    notes = dropped(X, scaling)
-    if not events.any() or not len(scaling.columns):
-        why = "no event" if not events.any() else "no usable column"
-        return marginal(times, events, [*notes, f"{why} in training: Kaplan–Meier instead"])
-    Z = scaling.apply(X)
-    for alpha in (1.0, 10.0, 100.0, 1e3, 1e4):
-        model = _try_cox(Z, times, events, alpha)
-        if model is not None:
-            return proportional(model, scaling, notes)
-        notes.append(f"Cox did not converge at ridge penalty {alpha:g}")
-    return marginal(times, events, [*notes, "Kaplan–Meier instead"])
-
-
-def _try_cox(Z: Floats, times: Floats, events: Bools, alpha: float) -> Any:
-    """Return the fitted model, or None where it diverges or grows implausible coefficients."""
-    from sksurv.linear_model import CoxPHSurvivalAnalysis
-
-    model = CoxPHSurvivalAnalysis(alpha=alpha, ties="efron", n_iter=200)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            model.fit(Z, surv(times, events))
-    except (ValueError, ArithmeticError, np.linalg.LinAlgError, Warning):
-        return None
-    # e^5 = 148-fold hazard for one standard deviation is separation, not biology
-    return model if np.isfinite(model.coef_).all() and np.abs(model.coef_).max() < 5 else None
 
 
 def random_survival_forest(
@@ -192,6 +156,16 @@ SURVIVAL_BASELINES: dict[str, Entry] = {
     "kaplan_meier": Entry(kaplan_meier, "none", "the training patients' curve for everybody"),
     "mask_only": Entry(mask_only, "availability", "Cox on which modalities a patient has"),
     "cox_clinical": Entry(cox, "clinical", "ridge Cox on the clinical table"),
+    "cox_blend": Entry(
+        cox_blend,
+        "stratified",
+        "ridge Cox on the clinical table, half fitted to everybody and half within each class",
+    ),
+    "cox_components": Entry(
+        cox_components,
+        "all",
+        "ridge Cox on the clinical table and ten principal components of each other modality",
+    ),
     "random_survival_forest": Entry(
         random_survival_forest, "clinical", "random survival forest on the clinical table"
     ),

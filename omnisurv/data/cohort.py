@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from omnisurv.data import splits as dividing
-from omnisurv.data.audit import COLUMNS, AuditLog, some, warnings_of
+from omnisurv.data.audit import COLUMNS, some, warnings_of
 from omnisurv.data.images import Data, Images
 from omnisurv.data.spec import DataSpec, Splits
 from omnisurv.errors import DataError, did_you_mean
@@ -38,16 +38,14 @@ class Cohort:
         spec: DataSpec | None = None,
         audit: pd.DataFrame | None = None,
     ) -> None:
-        log = AuditLog()
         self.obs = _check_obs(obs)
         self._shared = {
-            name: _check_data(name, data, self.obs.index, log) for name, data in modalities.items()
+            name: _check_data(name, data, self.obs.index) for name, data in modalities.items()
         }
         self._own: dict[str, Data] = {}
         self.availability = _availability(self._shared, self.obs.index)
         self.spec = spec
-        before = pd.DataFrame(columns=list(COLUMNS), dtype=str) if audit is None else audit
-        self.audit = pd.concat([before, log.frame()], ignore_index=True) if log.rows else before
+        self.audit = pd.DataFrame(columns=list(COLUMNS), dtype=str) if audit is None else audit
 
     @classmethod
     def from_spec(
@@ -262,8 +260,8 @@ def _check_obs(obs: pd.DataFrame) -> pd.DataFrame:
     return checked[["time", "event", *rest]].sort_index()
 
 
-def _check_data(name: str, data: Data, patients: pd.Index, log: AuditLog) -> Data:
-    """Return the modality in cohort order, float32, infinities hidden."""
+def _check_data(name: str, data: Data, patients: pd.Index) -> Data:
+    """Return the modality in cohort order, float32; raise DataError if it cannot be used."""
     names = pd.Index(data.obs_names.astype(str), dtype=object)
     twice = names[names.duplicated()].unique()
     if len(twice):
@@ -276,21 +274,18 @@ def _check_data(name: str, data: Data, patients: pd.Index, log: AuditLog) -> Dat
     values = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
     values = values.astype(np.float32, copy=False)
     infinite = np.isinf(values)
+    if infinite.any():
+        columns = data.var_names[infinite.any(axis=0)]
+        raise DataError(
+            f"modality '{name}' has {int(infinite.sum())} infinite values, in {some(columns)}; "
+            "make NaN of what was not measured"
+        )
     order = names.argsort()
     tidy = bool((order == np.arange(len(order))).all())
-    if tidy and not infinite.any() and values is data.X:
+    if tidy and values is data.X:
         return data
     fixed = data.copy()
     fixed.X = values.copy() if values is data.X else values
-    if infinite.any():
-        columns = data.var_names[infinite.any(axis=0)]
-        log.add(
-            "warning",
-            f"{int(infinite.sum())} infinite values are no measurements and count as missing, "
-            f"in {some(columns)}",
-            modality=name,
-        )
-        fixed.X[infinite] = np.nan
     return fixed if tidy else fixed[order].copy()
 
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from omnisurv.baselines import SURVIVAL_BASELINES
 from omnisurv.errors import CheckpointError
 from omnisurv.evaluation.scoring import Evaluation, Fold, Predictions, score_survival
 from omnisurv.evaluation.survival import (
     Subsets,
     baseline_predictions,
+    descriptions,
     model_predictions,
     risks,
 )
@@ -62,6 +64,7 @@ def cross_validate(
             "data": cohort.fingerprint(),
             "held_out": sorted(test.hashed_ids()),
             "settings": {"subsets": _plain(subsets), "pretrained": pretrained},
+            "baselines": list(SURVIVAL_BASELINES),
         }
         held_out[index] = Fold(test.obs, train.with_endpoint().obs[["time", "event"]])
         folder = None if out is None else writable(Path(out)) / f"fold_{index:02d}"
@@ -81,7 +84,8 @@ def cross_validate(
     table, differences = score_survival(
         predictions, held_out, cohort.strata, reference=recipe.title
     )
-    return Evaluation(table, differences, risks(predictions), _distinct(notes))
+    notes = [*descriptions(table), *_distinct(notes)]
+    return Evaluation(table, differences, risks(predictions), notes)
 
 
 def _plain(subsets: Subsets) -> str | list[list[str]]:
@@ -125,7 +129,8 @@ def _read(
     written = json.loads((folder / "fold.json").read_text())
     if {k: written.get(k) for k in told} != told:
         raise CheckpointError(
-            f"{folder} holds a fold of another recipe, cohort or split; choose another --out"
+            f"{folder} holds a fold of another recipe, cohort, split or version; "
+            "choose another --out"
         )
     found = []
     for number, entry in enumerate(written["predictions"]):

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from omnisurv.baselines import SURVIVAL_BASELINES
+from omnisurv.baselines import IMPUTATION_BASELINES, SURVIVAL_BASELINES
+from omnisurv.baselines.preparation import CLINICAL, STRATUM
+from omnisurv.baselines.survival import Inputs
 from omnisurv.errors import DataError, did_you_mean
 from omnisurv.evaluation.imputation import evaluate_imputation
 from omnisurv.evaluation.scoring import Evaluation, Fold, Predictions, score_survival
-from omnisurv.prediction import SurvivalModel
+from omnisurv.prediction import SurvivalModel, stratum_of
 
 if TYPE_CHECKING:
     from omnisurv.checkpoint import FittedModel
@@ -50,6 +51,7 @@ def evaluate(
         result = evaluate_imputation(model, cohort, train=train)
     else:
         result = evaluate_survival(model, cohort, subsets=subsets, train=train)
+    result.notes[:0] = descriptions(result.table)
     if allow_seen:
         result.notes.append("patients seen in training were allowed (--allow-seen)")
     return result
@@ -88,21 +90,13 @@ def model_predictions(
     A subset is judged on the patients who have any of it.
     """
     title = model.recipe.title
-    yield Predictions(
-        title, model.predict_survival_function(cohort), model.predict(cohort), "all", fold
-    )
+    yield Predictions(title, *model.predict_both(cohort), "all", fold)
     names = [n for n in model.modalities if n in cohort.availability.columns]
     for subset in subsets_of(names, subsets):
         who = cohort.patients[cohort.availability[list(subset)].any(axis=1)]
         if len(who):
-            part = cohort.subset(who)
-            yield Predictions(
-                title,
-                model.predict_survival_function(part, subset),
-                model.predict(part, subset),
-                "+".join(subset),
-                fold,
-            )
+            both = model.predict_both(cohort.subset(who), subset)
+            yield Predictions(title, *both, "+".join(subset), fold)
 
 
 def subsets_of(names: Sequence[str], subsets: Subsets) -> list[tuple[str, ...]]:
@@ -130,52 +124,69 @@ def baseline_predictions(
     """Fit every baseline on the training patients and predict the others."""
     train = train.with_endpoint()
     time, event = train.obs["time"].to_numpy(float), train.obs["event"].to_numpy(float)
-    clinical = [n for n in getattr(model.recipe, "linear", ()) if n in model.modalities]
-    omics = [n for n in model.modalities if n not in clinical]
-    tables = {
-        "none": (train.obs[[]], cohort.obs[[]]),
-        "clinical": (matrix(model, train, clinical), matrix(model, cohort, clinical)),
-        "omics": (matrix(model, train, omics), matrix(model, cohort, omics)),
-        "availability": (
-            train.availability.reindex(columns=list(model.modalities), fill_value=False),
-            cohort.availability.reindex(columns=list(model.modalities), fill_value=False),
-        ),
-    }
+    there = [name for name in model.modalities if name in train]
+    tables = [name for name in there if hasattr(train[name], "var_names")]
+    notes += [f"{name}: pictures, which no baseline reads" for name in there if name not in tables]
+    known, asked = _inputs(model, train, tables), _inputs(model, cohort, tables)
     predictions = []
     for name, entry in SURVIVAL_BASELINES.items():
-        X_train, X_test = tables[entry.inputs]
-        if entry.inputs != "none" and not X_train.shape[1]:
-            notes.append(f"{name}: left out, the cohort has no {entry.inputs} modality")
+        X = known[entry.inputs]
+        if entry.inputs != "none" and not X.shape[1]:
+            notes.append(f"{name}: left out, the cohort has nothing that it reads ({entry.inputs})")
             continue
-        fitted = entry.fit(X_train, time, event, seed=model.recipe.seed)
+        fitted = entry.fit(X, time, event, seed=model.recipe.seed)
         notes += [f"{name}: {note}" for note in fitted.notes]
+        X = asked[entry.inputs].reindex(columns=X.columns)
         predictions.append(
-            Predictions(name, fitted.predict_curves(X_test), fitted.predict_risk(X_test), fold=fold)
+            Predictions(name, fitted.predict_curves(X), fitted.predict_risk(X), fold=fold)
         )
     return predictions
 
 
+def _inputs(
+    model: SurvivalModel, cohort: "Cohort", names: Sequence[str]
+) -> dict[Inputs, pd.DataFrame]:
+    """Return the tables that baselines read."""
+    every = matrix(model, cohort, names)
+    is_clinical = every.columns.get_level_values(0) == CLINICAL
+    clinical = every.loc[:, is_clinical]
+    classes = np.array([*model.strata, None], dtype=object)[stratum_of(cohort, model.strata)]
+    stratum = pd.DataFrame({(STRATUM, ""): classes}, index=cohort.patients)
+    return {
+        "none": cohort.obs[[]],
+        "clinical": clinical,
+        "stratified": pd.concat([clinical, stratum], axis=1) if is_clinical.any() else clinical,
+        "omics": every.loc[:, ~is_clinical],
+        "all": every,
+        "availability": cohort.availability.reindex(
+            columns=list(model.modalities), fill_value=False
+        ),
+    }
+
+
 def matrix(model: "FittedModel", cohort: "Cohort", names: Sequence[str]) -> pd.DataFrame:
-    """Return patients × features in the model's standard units; NaN where not measured."""
+    """Return patients × (block, feature) in the model's standard units; NaN where not measured.
+
+    A modality is a block; those that the recipe reads as clinical are one, ``clinical``.
+    Columns that nobody has are left out, and with them the padding of patches.
+    """
+    clinical = getattr(model.recipe, "linear", ())
     patches = model.batch(cohort).patches
-    parts = []
+    parts, columns = [np.empty((len(cohort), 0))], []
     for name in names:
-        values = patches[name].flatten(1).numpy().astype(float)
-        columns = [f"{name}:{i}" for i in range(values.shape[1])]
-        parts.append(pd.DataFrame(values, index=cohort.patients, columns=columns))
-    table = pd.concat(parts, axis=1) if parts else pd.DataFrame(index=cohort.patients)
-    return table.loc[:, _real(model, names)] if parts else table
+        values = patches[name].flatten(1).numpy()
+        measured = np.flatnonzero(np.isfinite(values).any(axis=0))
+        parts.append(values[:, measured].astype(float))
+        columns += [(CLINICAL if name in clinical else name, f"{name}:{i}") for i in measured]
+    index = pd.MultiIndex.from_tuples(columns, names=["block", "feature"])
+    return pd.DataFrame(np.hstack(parts), index=cohort.patients, columns=index)
 
 
-def _real(model: "FittedModel", names: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which columns hold a feature; the others pad the last patch."""
-    real = []
-    for name in names:
-        tokeniser = model.tokenisers[name]
-        probe = np.ones((1, tokeniser.length, tokeniser.width), np.float32)
-        data = tokeniser.untokenise(probe, ["probe"])
-        real.append(np.isfinite(tokeniser.tokenise(data)).ravel())
-    return np.concatenate(real)
+def descriptions(table: pd.DataFrame) -> list[str]:
+    """Say what each baseline in a table of scores is."""
+    said = {name: entry.description for name, entry in SURVIVAL_BASELINES.items()}
+    said |= {name: entry.description for name, entry in IMPUTATION_BASELINES.items()}
+    return [f"{name}: {said[name]}" for name in table["model"].unique() if name in said]
 
 
 def risks(predictions: Sequence[Predictions]) -> pd.DataFrame:

@@ -70,15 +70,11 @@ def test_a_row_without_any_value_is_a_missing_modality() -> None:
     assert cohort.obs[["time", "event"]].isna().all(axis=None)
 
 
-def test_infinite_values_are_hidden_and_said() -> None:
+def test_infinite_values_are_refused() -> None:
     data = values(["P0", "P1"])
     data.X[0, 0] = np.inf
-    cohort = Cohort(pd.DataFrame(index=["P0", "P1"]), {"rna": data})
-    assert np.isnan(cohort["rna"].X[0, 0])
-    assert np.isinf(data.X[0, 0])  # the caller's array is left alone
-    assert cohort.warnings == [
-        "rna: 1 infinite values are no measurements and count as missing, in f0"
-    ]
+    with pytest.raises(DataError, match=r"'rna' has 1 infinite values, in f0; make NaN of what"):
+        Cohort(pd.DataFrame(index=["P0", "P1"]), {"rna": data})
 
 
 def test_endpoint_is_usable_or_not(cohort: Cohort) -> None:

@@ -297,11 +297,15 @@ def test_types_of_table_columns(write, context) -> None:
 # ---------------------------------------------------------------- damage
 
 
-def test_infinite_values_count_as_missing(write, context, audit) -> None:
-    write("m.tsv", f"patient|EGFR|TP53\n{A}|inf|2\n{B}|3|-inf\n{C}|1|1")
-    data = table("m.tsv", context)
-    assert int(np.isnan(data.X).sum()) == 2
-    assert "2 infinite values are no measurements and count as missing" in audit()
+def test_infinite_values_are_refused(write, context) -> None:
+    write("m.tsv", f"patient|EGFR|TP53|IDH1\n{A}|inf|2|1\n{B}|3|-inf|1\n{C}|1|1|0")
+    with pytest.raises(DataError, match=r"m.tsv: 2 infinite values in 2 of 3 features \(EGFR, TP"):
+        table("m.tsv", context)
+
+
+def test_infinite_values_of_a_sample_that_is_not_taken_do_not_matter(write, context) -> None:
+    write("m.tsv", f"patient|EGFR\n{A}-11A|inf\n{A}-01A|3\n{B}-01A|4")
+    assert table("m.tsv", context).X[:, 0].tolist() == [3, 4]
 
 
 def test_columns_without_any_value_are_left_out(write, context, audit) -> None:

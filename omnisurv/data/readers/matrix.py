@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from omnisurv.data.audit import some
 from omnisurv.data.barcodes import Sample
@@ -72,9 +73,13 @@ def read_matrix(
     chosen = {p: _choose(p, group, values, context, path) for p, group in ranked.items()}
     ids = source.ids or sniff_ids(raw, str(path), strict=kind in ("rna", "dnam"))
     rows = np.array([sample.position for sample in chosen.values()])
-    features = drop_unmeasured(name_features(raw, _hide_infinite(values[rows], context, path), ids))
+    require_finite(values[rows], raw, str(path))
+    named = name_features(raw, values[rows], ids)
+    features = drop_unmeasured(named)
     scale = source.scale or _sniff_scale(features.values, kind, str(path))
-    _note_reading(features, orientation, ids, scale, source, context)
+    _note_reading(named, orientation, ids, scale, source, context)
+    for note in features.notes[len(named.notes) :]:
+        context.note("warning", note, file=source.path)
     return _to_anndata(features, chosen, scale, kind, type, source.path)
 
 
@@ -187,16 +192,16 @@ def _choose(
     return best
 
 
-def _hide_infinite(values: Floats, context: ReadContext, path: Path) -> Floats:
+def require_finite(values: NDArray[np.floating[Any]], names: "pd.Index[str]", where: str) -> None:
+    """Raise DataError if a value is infinite; ``values`` is (patients, features)."""
     infinite = np.isinf(values)
-    if not infinite.any():
-        return values
-    context.note(
-        "warning",
-        f"{int(infinite.sum())} infinite values are no measurements and count as missing",
-        file=path.name,
-    )
-    return np.where(infinite, np.float32(np.nan), values)
+    if infinite.any():
+        columns = names[infinite.any(axis=0)]
+        raise DataError(
+            f"{where}: {int(infinite.sum())} infinite values in {len(columns)} of {len(names)} "
+            f"features ({some(columns, 3)}); leave empty what was not measured, and take "
+            "log(x + 1) where it was the logarithm of 0"
+        )
 
 
 def _sniff_scale(values: Floats, kind: str, where: str) -> str:

@@ -1,5 +1,6 @@
 """Clinical tables: columns of declared type, to numbers."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,7 +10,7 @@ import pandas as pd
 
 from omnisurv.data.audit import some
 from omnisurv.data.readers.context import ReadContext
-from omnisurv.data.readers.matrix import OUTCOME
+from omnisurv.data.readers.matrix import OUTCOME, require_finite
 from omnisurv.data.sources import TableSource
 from omnisurv.data.tables import (
     find_column,
@@ -91,10 +92,24 @@ def read_table(
                 column=name,
             )
         values = one_per_patient(_merge_treatments(table[column]).rename(column), where)
+        if values.isna().all():
+            raise DataError(_no_value(column, table, where))
         _encode(name, values, rule, encoded, context, where)
     if not encoded.values:
         raise DataError(f"{where} has no usable column; name them under `columns:`")
+    numbers = np.column_stack(list(encoded.values.values()))
+    require_finite(numbers, pd.Index(encoded.values), where)
     return _to_anndata(encoded, table.index.unique(), where)
+
+
+def _no_value(name: str, table: pd.DataFrame, where: str) -> str:
+    """Say that a column named in the spec is empty, and which others are not."""
+    others = [c for c in map(str, table) if not OUTCOME.fullmatch(c) and table[c].notna().any()]
+    near = difflib.get_close_matches(name, others, n=3, cutoff=0.5)
+    return (
+        f"{where}: column '{name}' has no value for any patient; remove it from `columns`, or name "
+        f"one that has: {some(near or others, 3)}"
+    )
 
 
 def _encode(
@@ -105,8 +120,6 @@ def _encode(
     context: ReadContext,
     where: str,
 ) -> None:
-    if values.isna().all():
-        raise DataError(f"{where}: column '{name}' has no value for any patient; remove it")
     if rule.type == "continuous":
         numbers = _in_years(to_number(values, where), name, context, where)
         encoded.add(name, numbers, "continuous", name)
