@@ -185,3 +185,101 @@ class PatchEmbed(nn.Module):
         """Return one token for each patch."""
         hole = x.isnan()
         return self.values(x.masked_fill(hole, 0.0), inside) + self.holes(hole.to(x.dtype), inside)
+
+
+class PatchConv(nn.Module):
+    """Turn a patch of a picture into a token by two convolutions (as impuTMAE does: 4³, then 4³).
+
+    Kernel and stride of both are the root of the patch's side, so that no cell of one patch ever
+    sees another patch. A side that is no square number is taken in by one convolution. NaN is a
+    hole: it enters as a second input channel, whose weights start at zero.
+
+    Args:
+        patch: side of the patch.
+        axes: 2 for tiles, 3 for volumes.
+        channels: numbers in a pixel.
+        dim: width of a token.
+        hidden: channels between the convolutions.
+    """
+
+    def __init__(self, patch: int, axes: int, channels: int, dim: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.cells = _Cells(patch, axes, channels)
+        first = hidden if self.cells.count > 1 else dim
+        self.first = PatchEmbed(1, self.cells.width, first, shared=True)
+        self.second = (
+            PatchLinear(1, self.cells.count * hidden, dim, shared=True)
+            if self.cells.count > 1
+            else None
+        )
+
+    def forward(self, x: Float[Tensor, "m p"], inside: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        """Return one token for each patch; where in the picture it lies makes no difference."""
+        count = self.cells.count
+        found = self.first(self.cells.cut(x).flatten(0, 1), inside.repeat_interleave(count))
+        if self.second is None:
+            return found
+        return self.second(F.gelu(found).reshape(len(x), count * found.shape[1]), inside)
+
+
+class PatchDeconv(nn.Module):
+    """Turn a decoder state into a patch of a picture: ``PatchConv`` the other way round.
+
+    It starts near zero, which is the mean of every picture.
+    """
+
+    def __init__(self, patch: int, axes: int, channels: int, dim: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.cells = _Cells(patch, axes, channels)
+        last = hidden if self.cells.count > 1 else dim
+        self.first = (
+            PatchLinear(1, dim, self.cells.count * hidden, shared=True)
+            if self.cells.count > 1
+            else None
+        )
+        self.last = PatchLinear(1, last, self.cells.width, shared=True, gain=0.1)
+
+    def forward(self, x: Float[Tensor, "m d"], inside: Int[Tensor, " m"]) -> Float[Tensor, "m p"]:
+        """Return one patch for each state."""
+        count = self.cells.count
+        if self.first is not None:
+            hidden = F.gelu(self.first(x, inside))
+            x = hidden.reshape(len(x) * count, hidden.shape[1] // count)
+        painted = self.last(x, inside.repeat_interleave(count))
+        return self.cells.join(painted.reshape(len(inside), count, self.cells.width))
+
+
+class _Cells:
+    """The cells of a patch that a convolution with kernel = stride sees one by one.
+
+    A patch is (side, side, …, channels) laid flat, as ``PictureTokeniser`` cuts it; so is a
+    cell.
+
+    Attributes:
+        count: cells in a patch; 1 where the side is no square number.
+        width: numbers in a cell.
+    """
+
+    def __init__(self, patch: int, axes: int, channels: int) -> None:
+        root = math.isqrt(patch)
+        self.axes, self.channels = axes, channels
+        self.outer = root if root**2 == patch else 1
+        self.inner = patch // self.outer
+        self.count = self.outer**axes
+        self.width = self.inner**axes * channels
+
+    def cut(self, patches: Float[Tensor, "m p"]) -> Float[Tensor, "m cells c"]:
+        """Return the cells of each patch."""
+        sides = (self.outer, self.inner) * self.axes
+        split = patches.reshape(len(patches), *sides, self.channels)
+        outer, inner = range(1, 2 * self.axes, 2), range(2, 2 * self.axes + 1, 2)
+        ordered = split.permute(0, *outer, *inner, 2 * self.axes + 1)
+        return ordered.reshape(len(patches), self.count, self.width)
+
+    def join(self, cells: Float[Tensor, "m cells c"]) -> Float[Tensor, "m p"]:
+        """Return the patches of which these are the cells, the inverse of ``cut``."""
+        sides = (self.outer,) * self.axes + (self.inner,) * self.axes
+        split = cells.reshape(len(cells), *sides, self.channels)
+        pairs = [place for axis in range(self.axes) for place in (1 + axis, 1 + self.axes + axis)]
+        ordered = split.permute(0, *pairs, 2 * self.axes + 1)
+        return ordered.reshape(len(cells), self.count * self.width)

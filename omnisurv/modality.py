@@ -57,6 +57,8 @@ class Modality(ABC):
     Options: ClassVar[type[Settings]]
     formats: ClassVar[Mapping[str, type["Source"]]]
     """What it is read from: the format's name in a spec, and the keys it takes."""
+    least: ClassVar[int] = 2
+    """Training patients that a tokeniser needs."""
 
     def __init__(self, name: str, options: Settings) -> None:
         self.name = name

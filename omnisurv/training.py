@@ -241,10 +241,10 @@ def _fit_tokenisers(
         kind = kinds.get(spec.kind)
         modality = kind(name, kind.Options(**spec.options))
         modality = kind(name, recipe.tokeniser_options(modality))
-        if cohort.availability[name].sum() < 2:
+        if cohort.availability[name].sum() < kind.least:
             raise DataError(
                 f"modality '{name}': {cohort.availability[name].sum()} training patients have "
-                "it, 2 are needed; remove it from the spec"
+                f"it, {kind.least} are needed; remove it from the spec"
             )
         parts[name], tokenisers[name] = modality, modality.fit(cohort[name])
     return FittedModel(recipe, parts, tokenisers, [])

@@ -26,7 +26,10 @@ __all__ = [
 ]
 
 TCGA = re.compile(r"^TCGA[-.]([A-Z0-9]{2})[-.]([A-Z0-9]{4})(?![A-Z0-9])", re.IGNORECASE)
-BRATS = re.compile(r"^(BraTS-[A-Za-z]+-\d+|BraTS\w*?_(?:Training|Validation)_\d+)", re.IGNORECASE)
+BRATS = re.compile(
+    r"^(BraTS-[A-Za-z]+-\d+|BraTS\w*?_(?:Training|Validation)_\d+|BraTS2021_\d+|BraTS1[789]_\w+_\d+)",
+    re.IGNORECASE,
+)
 
 
 class PatientRule(Settings):

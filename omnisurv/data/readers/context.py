@@ -78,7 +78,8 @@ class ReadContext:
         return sorted(entries, key=lambda entry: entry.patient)
 
     def _inside(self, file: Path) -> str:
-        return str(file.relative_to(self.root)) if file.is_relative_to(self.root) else str(file)
+        root = self.root.absolute()
+        return str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
 
     def note(
         self,
