@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,17 @@ def mask_only_c(simulated, within=None):
 def test_same_seed_same_cohort():
     same(simulate(50, seed=5), simulate(50, seed=5))
     assert not simulate(50, seed=5).latent.equals(simulate(50, seed=6).latent)
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_a_seed_stands_for_the_same_values_for_good(pictures):
+    drawn = simulate(40, seed=7, genes=12, cpgs=10, proteins=6, pictures=pictures)
+    digest = hashlib.sha256()
+    has = drawn.availability[["clinical", *OMICS]].astype(int)
+    observed = (drawn.observed(name) for name in drawn.truth)
+    for frame in (has, drawn.clinical, drawn.latent.round(6), *observed):
+        digest.update(frame.to_csv(float_format="%.4f").encode())
+    assert digest.hexdigest() == "33b85f9409f9bfc302f0a3b8b3ef86a9b3ba2f2701a5be793367d6c5b523830e"
 
 
 def test_the_truth_does_not_depend_on_the_gaps():
@@ -261,6 +274,18 @@ def test_truth_folder_holds_everything(small, folder):
         pd.testing.assert_frame_equal(stored, small.truth[name])
     survival = pd.read_parquet(folder / "truth" / "survival.parquet")
     np.testing.assert_allclose(survival["oracle_risk"], small.oracle_risk)
+
+
+def test_without_pictures_none_are_written_or_drawn(small, folder):
+    assert not (folder / "mri").exists()
+    assert not (folder / "wsi").exists()
+    assert "wsi" not in (folder / "cohort.yaml").read_text()
+    assert list(small.availability) == ["clinical", *OMICS]
+    said = r"this cohort has no pictures; draw it by simulate\(…, pictures=True\)"
+    with pytest.raises(InputError, match=said):
+        small.brain(small.patients.index[0])
+    with pytest.raises(InputError, match=said):
+        small.slide(small.patients.index[0])
 
 
 def test_writing_is_deterministic(small, folder, tmp_path):

@@ -4,16 +4,16 @@ Beside the samples that belong in an analysis there are recurrent and normal one
 duplicates, non-coding genes, a ``_PAR_Y`` gene, ``rs`` probes and download logs.
 """
 
-import uuid
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from omnisurv.simulation.download import SHEET_COLUMNS, Row, Sample, place
 from omnisurv.simulation.generator import SOURCES, apply_link
-from omnisurv.simulation.spec import SPEC
+from omnisurv.simulation.pictures import require_packages, write_mri, write_slides
+from omnisurv.simulation.spec import SPEC, SPEC_WITH_PICTURES
 from omnisurv.simulation.truth import SimulatedCohort
 
 STAR_COLUMNS = (
@@ -27,44 +27,9 @@ STAR_COLUMNS = (
     "fpkm_unstranded",
     "fpkm_uq_unstranded",
 )
-SHEET_COLUMNS = (
-    "File ID",
-    "File Name",
-    "Data Category",
-    "Data Type",
-    "Project ID",
-    "Case ID",
-    "Sample ID",
-    "Tissue Type",
-    "Tumor Descriptor",
-    "Specimen Type",
-    "Preservation Method",
-)
-DATA_TYPES = {
-    "rna": (
-        "Transcriptome Profiling",
-        "Gene Expression Quantification",
-        "rna_seq.augmented_star_gene_counts.tsv",
-    ),
-    "dnam": (
-        "DNA Methylation",
-        "Methylation Beta Value",
-        "methylation_array.sesame.level3betas.txt",
-    ),
-}
 NON_CODING = 12
 RS_PROBES = 3
 Floats = NDArray[np.float64]
-
-
-class Sample(NamedTuple):
-    """A sort of sample and the share of patients who have one."""
-
-    suffix: str
-    tissue: str
-    descriptor: str
-    preservation: str
-    share: float
 
 
 # Only the first sort belongs in an analysis.
@@ -81,12 +46,21 @@ def write(simulated: SimulatedCohort, out_dir: "Path | str") -> Path:
 
     The folder holds ``clinical.tsv``, ``rna/`` and ``dnam/`` in GDC layout with their sample
     sheet, the wide matrices ``cnv_arm.tsv`` (arms × samples) and ``protein.tsv`` (samples ×
-    proteins), and ``truth/``, which no model may read.
+    proteins), and ``truth/``, which no model may read. A cohort with pictures also has ``mri/``
+    as BraTS lies on disk, with a table of whose case is whose, and ``wsi/`` in GDC layout.
+
+    Raises:
+        InputError: there are pictures, and a package that writes them is not installed.
     """
+    if simulated.look is not None:
+        require_packages()
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([simulated.seed, 1])
     sheet = [*_write_rna(rng, simulated, out), *_write_dnam(rng, simulated, out)]
+    if simulated.look is not None:
+        write_mri(simulated, out)
+        sheet += write_slides(simulated, out)
     table = pd.DataFrame(sheet, columns=list(SHEET_COLUMNS))
     table.to_csv(out / "gdc_sample_sheet.tsv", sep="\t", index=False)
     _write_clinical(simulated, out / "clinical.tsv")
@@ -96,7 +70,7 @@ def write(simulated: SimulatedCohort, out_dir: "Path | str") -> Path:
     protein.to_csv(out / "protein.tsv", sep="\t", na_rep="NA")
     _write_truth(simulated, out / "truth")
     spec = out / "cohort.yaml"
-    spec.write_text(SPEC, encoding="utf-8")
+    spec.write_text(SPEC if simulated.look is None else SPEC_WITH_PICTURES, encoding="utf-8")
     return spec
 
 
@@ -131,25 +105,7 @@ def _values(
     return block
 
 
-def _place(
-    rng: np.random.Generator, modality: str, project: str, of: tuple[str, Sample], out: Path
-) -> tuple[Path, tuple[str, ...]]:
-    """Make the folder of one file; return the file's path and its row of the sample sheet."""
-    category, data_type, ending = DATA_TYPES[modality]
-    folder, file = (str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in range(2))
-    name = f"{file}.{ending}"
-    logs = out / modality / folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    (logs / f"{name}.parcel").touch()
-    patient, sample = of
-    row = (folder, name, category, data_type, f"TCGA-{project}", patient)
-    kept = (sample.tissue, sample.descriptor, "Solid Tissue", sample.preservation)
-    return out / modality / folder / name, (*row, f"{patient}-{sample.suffix}", *kept)
-
-
-def _write_rna(
-    rng: np.random.Generator, simulated: SimulatedCohort, out: Path
-) -> list[tuple[str, ...]]:
+def _write_rna(rng: np.random.Generator, simulated: SimulatedCohort, out: Path) -> list[Row]:
     samples = _samples(rng, simulated, "rna")
     values = _values(rng, simulated, "rna", samples)
     coding = [f"{gene}.{1 + i % 17}" for i, gene in enumerate(simulated.truth["rna"])]
@@ -162,7 +118,7 @@ def _write_rna(
     rows = []
     for sample, coded in zip(samples, values, strict=True):
         silent = np.append(np.round(rng.exponential(0.2, NON_CODING), 4), 0.0)
-        path, row = _place(rng, "rna", simulated.patients["project"][sample[0]], sample, out)
+        path, row = place(rng, "rna", simulated.patients["project"][sample[0]], sample, out)
         depth = rng.uniform(15.0, 60.0)
         text = _star_text(rng, heads, np.append(coded, silent), kilobases * depth)
         path.write_text(text, encoding="utf-8")
@@ -186,9 +142,7 @@ def _star_text(rng: np.random.Generator, heads: list[str], fpkm_uq: Floats, read
     return "\n".join([*header, *tally, *body]) + "\n"
 
 
-def _write_dnam(
-    rng: np.random.Generator, simulated: SimulatedCohort, out: Path
-) -> list[tuple[str, ...]]:
+def _write_dnam(rng: np.random.Generator, simulated: SimulatedCohort, out: Path) -> list[Row]:
     samples = _samples(rng, simulated, "dnam")
     values = _values(rng, simulated, "dnam", samples)
     probes = [*simulated.truth["dnam"], *(f"rs9000{i:02d}" for i in range(RS_PROBES))]
@@ -196,7 +150,7 @@ def _write_dnam(
     on_small = simulated.measured["dnam"][early].any(axis=0).to_list() + [True] * RS_PROBES
     rows = []
     for sample, betas in zip(samples, values, strict=True):
-        path, row = _place(rng, "dnam", simulated.patients["project"][sample[0]], sample, out)
+        path, row = place(rng, "dnam", simulated.patients["project"][sample[0]], sample, out)
         genotypes = rng.choice([0.02, 0.5, 0.98], RS_PROBES)
         # Probes that the small array lacks have no row at all; masked ones say NA.
         lines = [
@@ -252,3 +206,6 @@ def _write_truth(simulated: SimulatedCohort, folder: Path) -> None:
         values.to_parquet(folder / f"mean_{name}.parquet")
         noise = simulated.noise[name].rename("sd").rename_axis("feature").to_frame()
         noise.to_parquet(folder / f"noise_{name}.parquet")
+    if simulated.look is not None and simulated.look_mean is not None:
+        simulated.look.to_parquet(folder / "look.parquet")
+        simulated.look_mean.to_parquet(folder / "mean_look.parquet")

@@ -41,3 +41,38 @@ splits:
   stratify: [event, project]
   seed: 0
 """
+
+PICTURES = """\
+  t1:
+    kind: mri
+    source: {format: brats, path: mri, sequence: t1, mapping: mri/mapping.tsv}
+    crop: tumour
+    size: 24
+    patch: 8
+  t1ce:
+    kind: mri
+    source: {format: brats, path: mri, sequence: t1ce, mapping: mri/mapping.tsv}
+    crop: tumour
+    size: 24
+    patch: 8
+  t2:
+    kind: mri
+    source: {format: brats, path: mri, sequence: t2, mapping: mri/mapping.tsv}
+    crop: tumour
+    size: 24
+    patch: 8
+  flair:
+    kind: mri
+    source: {format: brats, path: mri, sequence: flair, mapping: mri/mapping.tsv}
+    crop: tumour
+    size: 24
+    patch: 8
+  wsi:
+    kind: wsi
+    source: {format: slides, path: wsi, sample_sheet: gdc_sample_sheet.tsv}
+    tiles: 4
+    tile: 64
+    mpp: 2.0
+    patch: 16
+"""
+SPEC_WITH_PICTURES = SPEC.replace("splits:\n", f"{PICTURES}splits:\n")

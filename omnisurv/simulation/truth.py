@@ -7,12 +7,16 @@ import numpy as np
 import pandas as pd
 
 from omnisurv.errors import InputError
+from omnisurv.simulation import brains, slides
 from omnisurv.simulation import generator as draws
+from omnisurv.simulation.look import draw_look, draw_picture_gaps
 
 if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
 
 UNKNOWN_ENDPOINT = 0.02
+# Pictures draw from streams of their own, so that all else is the same without them.
+LOOK_STREAM, BRAIN_STREAM, SLIDE_STREAM = 2, 3, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,10 @@ class SimulatedCohort:
         mean: mean of each omics modality given the latent factors, on its working scale.
         noise: standard deviation around that mean, by feature.
         measured: True where a value is measured, patients × features of each modality.
-        availability: True where a patient has the modality.
+        availability: True where a patient has the modality; with pictures also t1, t1ce, t2,
+            flair and wsi.
+        look: traits that the pictures show (``look.TRAITS``), by patient; None without pictures.
+        look_mean: mean of these traits given the latent factors and age.
     """
 
     seed: int
@@ -46,6 +53,8 @@ class SimulatedCohort:
     noise: dict[str, pd.Series]
     measured: dict[str, pd.DataFrame]
     availability: pd.DataFrame
+    look: pd.DataFrame | None = None
+    look_mean: pd.DataFrame | None = None
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -72,6 +81,28 @@ class SimulatedCohort:
         mask = self._mask(modality)
         return self.truth[modality].where(mask)[self.availability[modality]]
 
+    def brain(self, patient: str) -> brains.Brain:
+        """Draw a patient's four sequences and segmentation, whichever were really taken.
+
+        Raises:
+            InputError: the cohort has no pictures, or no such patient.
+        """
+        row, look = self._look_of(patient)
+        return brains.render(look, np.random.default_rng([self.seed, BRAIN_STREAM, row]))
+
+    def slide(
+        self, patient: str, number: int = 1, trouble: slides.Trouble | None = None
+    ) -> slides.Picture:
+        """Draw a patient's first (or another) slide, uint8 (y, x, 3), whether there is one or not.
+
+        Raises:
+            InputError: the cohort has no pictures, or no such patient.
+        """
+        row, look = self._look_of(patient)
+        return slides.render(
+            look, np.random.default_rng([self.seed, SLIDE_STREAM, row, number]), trouble
+        )
+
     def oracle_c_index(self, patients: "pd.Index | None" = None) -> float:
         """Return Harrell's C of the true risk, the most that a model can reach but for luck."""
         from lifelines.utils import concordance_index
@@ -89,10 +120,19 @@ class SimulatedCohort:
         return pd.DataFrame(curves, pd.Index(days, name="days"), self.patients.index)
 
     def to_cohort(self) -> "Cohort":
-        """Return the cohort as the readers would give it, without touching a file."""
+        """Return the cohort as the readers would give it, without touching a file or a picture."""
         from omnisurv.simulation.memory import build
 
         return build(self)
+
+    def _look_of(self, patient: str) -> tuple[int, dict[str, float]]:
+        """Return number and traits of a patient."""
+        if self.look is None:
+            raise InputError("this cohort has no pictures; draw it by simulate(…, pictures=True)")
+        row = int(self.look.index.get_indexer(pd.Index([patient]))[0])
+        if row < 0:
+            raise InputError(f"there is no simulated patient {patient}")
+        return row, {str(name): float(value) for name, value in self.look.iloc[row].items()}
 
     def _mask(self, modality: str) -> pd.DataFrame:
         has = self.availability[modality].to_numpy()
@@ -109,11 +149,12 @@ def simulate(
     cpgs: int = 400,
     proteins: int = 120,
     event_rate: float = 0.55,
+    pictures: bool = False,
 ) -> SimulatedCohort:
     """Simulate a glioma-like cohort of two projects: clinical, rna, dnam, cnv_arm, protein.
 
     The truth depends on ``seed`` and the sizes alone, so the same patients can be had with more
-    or fewer gaps.
+    or fewer gaps, with pictures or without.
 
     Args:
         patients: number of patients.
@@ -124,6 +165,8 @@ def simulate(
         cpgs: probes of ``dnam``.
         proteins: proteins of ``protein``.
         event_rate: share of patients whose death is observed.
+        pictures: whether patients also have MRI (t1, t1ce, t2, flair) and slides (wsi), which
+            are drawn when asked for or written.
 
     Example:
         >>> cohort = simulate(patients=100, seed=1)
@@ -145,7 +188,7 @@ def simulate(
     unknown = rng.random(patients) < UNKNOWN_ENDPOINT
     measured = draws.draw_holes(rng, people, truth)
     has = draws.draw_availability(rng, people, missing, informative)
-    return SimulatedCohort(
+    simulated = SimulatedCohort(
         seed=seed,
         patients=people,
         latent=latent,
@@ -159,6 +202,18 @@ def simulate(
         measured=measured,
         availability=has,
     )
+    return _with_pictures(simulated, missing, informative) if pictures else simulated
+
+
+def _with_pictures(
+    simulated: SimulatedCohort, missing: float, informative: bool
+) -> SimulatedCohort:
+    rng = np.random.default_rng([simulated.seed, LOOK_STREAM])
+    people = simulated.patients
+    look, mean = draw_look(rng, people, simulated.latent)
+    has = draw_picture_gaps(rng, people, missing, informative)
+    availability = pd.concat([simulated.availability, has], axis=1)
+    return replace(simulated, availability=availability, look=look, look_mean=mean)
 
 
 def remove_cells(simulated: SimulatedCohort, share: float, seed: int = 0) -> SimulatedCohort:
