@@ -440,7 +440,7 @@ def test_readers_find_the_pictures_that_were_written(few, folder, tmp_path, monk
     pd.testing.assert_frame_equal(
         cohort.availability, few.availability.sort_index(), check_names=False
     )
-    assert cohort["flair"].array(0).shape == (24, 24, 24)
+    assert cohort["flair"].array(0).shape == (16, 16, 16)
     assert {cohort["t1"].meta(row)["box"] for row in range(cohort["t1"].n_obs)} >= {"tumour"}
     slides_of = cohort["wsi"]
     assert slides_of.array(0).shape[1:] == (64, 64, 3)

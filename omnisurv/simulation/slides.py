@@ -165,7 +165,7 @@ def _nuclei(
     density = tissue[at] ** 4 * vital[at] ** 2 * crowding.clip(0.2) * (1.0 + 1.2 * rim) / most
     kept = rng.random(len(y)) < density
     radius = look["nuclear_radius"] / MPP * np.exp(rng.normal(0.0, 0.16, size=kept.sum()))
-    return _stamp(y[kept], x[kept], radius, 0.9 + 0.3 * look["basophilia"], rng)
+    return _stamp(y[kept], x[kept], radius, 1.25 + 0.3 * look["basophilia"], rng)
 
 
 def _stamp(

@@ -47,25 +47,25 @@ PICTURES = """\
     kind: mri
     source: {format: brats, path: mri, sequence: t1, mapping: mri/mapping.tsv}
     crop: tumour
-    size: 24
+    size: 16
     patch: 8
   t1ce:
     kind: mri
     source: {format: brats, path: mri, sequence: t1ce, mapping: mri/mapping.tsv}
     crop: tumour
-    size: 24
+    size: 16
     patch: 8
   t2:
     kind: mri
     source: {format: brats, path: mri, sequence: t2, mapping: mri/mapping.tsv}
     crop: tumour
-    size: 24
+    size: 16
     patch: 8
   flair:
     kind: mri
     source: {format: brats, path: mri, sequence: flair, mapping: mri/mapping.tsv}
     crop: tumour
-    size: 24
+    size: 16
     patch: 8
   wsi:
     kind: wsi
@@ -73,6 +73,6 @@ PICTURES = """\
     tiles: 4
     tile: 64
     mpp: 2.0
-    patch: 16
+    patch: 32
 """
 SPEC_WITH_PICTURES = SPEC.replace("splits:\n", f"{PICTURES}splits:\n")
