@@ -1,6 +1,8 @@
 """What the commands take: options, and what their texts mean."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +14,8 @@ from omnisurv.errors import DataError, InputError, did_you_mean
 from omnisurv.files import atomic, writable
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from omnisurv.checkpoint import FittedModel
     from omnisurv.data.cohort import Cohort
     from omnisurv.recipe import Recipe
@@ -36,6 +40,14 @@ Everyone = Annotated[
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback if something breaks.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes; one for each core by default, up to 8."),
+]
+Dask = Annotated[
+    str | None,
+    typer.Option("--dask", metavar="ADDRESS", help="Scheduler of a dask cluster to do the work."),
+]
 Task = Annotated[
     Literal["survival", "imputation"] | None,
     typer.Option("--task", help="What to judge; what the run was trained for by default."),
@@ -57,10 +69,54 @@ def ready(json: Path | None, out: Path | None = None) -> None:
 
 def read(spec: Path, root: Path | None, quiet: bool) -> "Data":
     """Read the cohort of a spec."""
+    from omnisurv.data.store import Store, default_folder
     from omnisurv.runs import Data
 
-    with console.working("read", quiet=quiet):
-        return Data.read(spec, root)
+    with console.reading(quiet=quiet) as progress:
+        return Data.read(spec, root, Store(default_folder(), progress=progress))
+
+
+def usual_workers() -> int:
+    """Return the cores that this process may use, up to 8: each decoder wants memory, too."""
+    own = hasattr(os, "sched_getaffinity")
+    return min(len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1, 8)
+
+
+@contextmanager
+def decoders(workers: int | None, address: str | None) -> "Iterator[Executor | None]":
+    """Give what decodes: processes, or a dask cluster; None where this process does it itself.
+
+    Args:
+        workers: number of processes; the usual one by default.
+        address: of the cluster's scheduler, which goes first.
+
+    Raises:
+        InputError: dask is not installed, or no scheduler answers.
+    """
+    from omnisurv.data.workers import processes
+
+    if address is not None:
+        with _connect(address) as client:
+            yield client.get_executor()
+        return
+    count = workers or usual_workers()
+    with processes(count) if count > 1 else nullcontext() as pool:
+        yield pool
+
+
+def _connect(address: str) -> Any:
+    """Return a client of a dask cluster."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("--dask needs dask: pip install 'omnisurv[cluster]'") from None
+    try:
+        return Client(address, timeout="10s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--dask {address}: no scheduler answers ({said}); an address is like tcp://host:8786"
+        ) from None
 
 
 def load_run(run: Path) -> "FittedModel":

@@ -1,6 +1,7 @@
 """What a terminal shows: tables, progress, and errors as one line."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,36 @@ def working(text: str, *, quiet: bool = False) -> Iterator[None]:
     with _bars(quiet) as bars:
         bars.add_task(text, total=None, text="")
         yield
+
+
+@contextmanager
+def reading(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Give a function of (files done, files in all) that draws how fast files are decoded."""
+    with _bars(quiet) as bars:
+        bars.add_task("read", total=None, text="")
+        begun, first = 0.0, 0
+
+        def advance(done: int, total: int) -> None:
+            nonlocal begun, first
+            if len(bars.tasks) == 1 or bars.tasks[-1].finished:  # the next modality
+                bars.add_task("decode", total=total, completed=done, text="")
+                begun, first = time.monotonic(), done
+            pace = pace_of(done - first, total - done, time.monotonic() - begun)
+            text = f"{done}/{total} files{pace}"
+            bars.update(bars.tasks[-1].id, completed=done, total=total, text=text)
+
+        yield advance
+
+
+def pace_of(done: int, left: int, seconds: float) -> str:
+    """Return files per second and the time left, in words; nothing before the first file."""
+    if not done or seconds <= 0:
+        return ""
+    whole = round(left * seconds / done)
+    hours, minutes = divmod(whole // 60, 60)
+    rate = done / seconds
+    shown = f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+    return f", {shown} files/s, {hours}:{minutes:02}:{whole % 60:02} left"
 
 
 @contextmanager

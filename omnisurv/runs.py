@@ -15,6 +15,7 @@ from omnisurv.files import atomic, writable
 if TYPE_CHECKING:
     from omnisurv.checkpoint import FittedModel
     from omnisurv.data.cohort import Cohort
+    from omnisurv.data.store import Store
     from omnisurv.recipe import Recipe
 
 SPACE = 100_000_000
@@ -36,13 +37,15 @@ class Data:
     cohort: "Cohort"
 
     @classmethod
-    def read(cls, spec: str | Path, root: str | Path | None = None) -> "Data":
+    def read(
+        cls, spec: str | Path, root: str | Path | None = None, store: "Store | None" = None
+    ) -> "Data":
         """Read the cohort of a spec; see ``Cohort.from_spec`` for what is refused."""
         from omnisurv.data.cohort import Cohort
 
         DataSpec.load(spec)  # so that a mistake in the spec is told before one in --root
         folder = resolve_root(spec, root)
-        return cls(Path(spec), folder, Cohort.from_spec(spec, root=folder))
+        return cls(Path(spec), folder, Cohort.from_spec(spec, root=folder, store=store))
 
     def parts(self, *, everyone: bool = False) -> "tuple[Cohort, Cohort]":
         """Return whom to train on and whom to hold out: the spec's split, or everyone."""

@@ -4,6 +4,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,11 @@ def real_data() -> Path:
     if not (REAL / "tcga_glioma").exists():
         pytest.skip(f"no real data at {REAL}; set OMNISURV_REALDATA to the folder that holds it")
     return REAL
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decode to a folder of the tests; the user's cache stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNISURV_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

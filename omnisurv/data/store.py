@@ -3,17 +3,19 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omnisurv.errors import DataError
+from omnisurv.data.workers import given_up, processes
+from omnisurv.errors import DataError, InputError
 from omnisurv.files import atomic, writable
 
 FORMAT = 1
@@ -21,9 +23,13 @@ FORMAT = 1
 WHOLE = 64 * 2**20
 """Files up to this many bytes are hashed whole; of larger ones begin, middle and end."""
 SAMPLE = 4 * 2**20
+READERS = 4
+"""Files that are hashed at once: disks and networks answer several questions in the time of one."""
+STALE = 3600
+"""Seconds after which an unfinished file is that of a killed run."""
 
 Progress = Callable[[int, int], None]
-"""Called with (done, all) as units are finished."""
+"""Called with (done, all) raw files before the first and after each unit is decoded."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,10 @@ class Unit:
     patient: str
     files: tuple[Path, ...]
     told: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make paths absolute: the decoder may run on another machine, in another folder."""
+        object.__setattr__(self, "files", tuple(file.absolute() for file in self.files))
 
 
 class Decoded(NamedTuple):
@@ -82,8 +92,9 @@ class Store:
 
     Attributes:
         folder: where the arrays lie.
-        workers: processes that decode.
-        progress: told of every finished unit.
+        workers: processes that decode. A script that asks for several must stand below
+            ``if __name__ == "__main__":``, as multiprocessing has it.
+        progress: told how many raw files are done.
         pool: runs the work elsewhere, such as ``dask.distributed.Client.get_executor()``; its
             workers must see the folder and the raw files.
     """
@@ -99,41 +110,88 @@ class Store:
         """Return the array of each unit, or why there is none; only what is new is decoded.
 
         Raises:
-            InputError: the folder cannot be written to.
+            InputError: the folder cannot be written to, or a process that decodes was killed.
         """
-        jobs = [_Job(unit, decode, dict(options), str(self.folder)) for unit in units]
-        found: dict[int, Entry | DataError] = {}
-        for index, job in enumerate(jobs):
+        folder = self.folder.absolute()  # as workers elsewhere must find it
+        keys = _keys_of(units, decode, options)
+        found: dict[str | DataError, Entry | DataError] = {}
+        jobs: list[_Job] = []
+        for key, unit in dict(zip(keys, units, strict=True)).items():
+            if isinstance(key, DataError):
+                found[key] = key
+                continue
+            job = _Job(unit, decode, dict(options), folder, key)
             entry = job.find()
-            if entry is not None:
-                found[index] = entry
-        todo = [index for index in range(len(jobs)) if index not in found]
-        if todo:
-            writable(self.folder)
-        for count, (index, result) in enumerate(self._run(jobs, todo), start=1):
-            found[index] = result
-            if self.progress is not None:
-                self.progress(len(jobs) - len(todo) + count, len(jobs))
-        return [found[index] for index in range(len(jobs))]
+            if entry is None:
+                jobs.append(job)
+            else:
+                found[key] = entry
+        if jobs:
+            _prepare(folder)
+        for job, result in self._run(jobs, sum(len(unit.files) for unit in units)):
+            found[job.key] = result
+        return [found[key] for key in keys]
 
     def _run(
-        self, jobs: "list[_Job]", todo: list[int]
-    ) -> "Iterable[tuple[int, Entry | DataError]]":
-        if self.pool is None and (self.workers < 2 or len(todo) < 2):
-            for index in todo:
-                yield index, jobs[index].run()
+        self, jobs: "Sequence[_Job]", files: int
+    ) -> "Iterator[tuple[_Job, Entry | DataError]]":
+        """Yield jobs as they are finished, and tell of their progress among all ``files``."""
+        tell = self.progress or _silent
+        done = files - sum(len(job.unit.files) for job in jobs)
+        if jobs:
+            tell(done, files)
+        for job, result in self._finished(jobs):
+            done += len(job.unit.files)
+            tell(done, files)
+            yield job, result
+
+    def _finished(self, jobs: "Sequence[_Job]") -> "Iterator[tuple[_Job, Entry | DataError]]":
+        if self.pool is None and (self.workers < 2 or len(jobs) < 2):
+            yield from ((job, job.run()) for job in jobs)
             return
-        # Forking a process that has threads (torch, BLAS) may hang it.
-        pool = self.pool or ProcessPoolExecutor(
-            min(self.workers, len(todo)), mp_context=get_context("spawn")
-        )
-        try:
-            waiting = {pool.submit(jobs[index].run): index for index in todo}
-            for done in as_completed(waiting):
-                yield waiting[done], done.result()
-        finally:
-            if pool is not self.pool:
-                pool.shutdown(cancel_futures=True)
+        waiting: dict[Future[Entry | DataError], _Job] = {}
+        with ExitStack() as stack:
+            pool = self.pool or stack.enter_context(processes(min(self.workers, len(jobs))))
+            try:
+                for job in jobs:
+                    waiting[pool.submit(job.run)] = job
+                for future in as_completed(waiting):
+                    yield waiting[future], future.result()
+            except InputError:
+                raise
+            except Exception as error:
+                kept = sum(job.find() is not None for job in jobs)
+                raise given_up(error, kept, len(jobs)) from error
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def find_entry(folder: Path, patient: str, key: str) -> Entry | None:
+    """Return what is stored under a key; None if nothing is, or if it is cut short."""
+    array = folder / f"{key}.npy"
+    try:
+        meta = json.loads(array.with_suffix(".json").read_text(encoding="utf-8"))
+        entry = Entry(patient, array, meta)
+        whole = isinstance(meta, dict) and isinstance(entry.open(), np.ndarray)
+    except (OSError, EOFError, ValueError):  # not there, no JSON, shorter than its header says
+        return None
+    return entry if whole else None
+
+
+def write_entry(folder: Path, patient: str, key: str, decoded: Decoded) -> Entry:
+    """Store an array and what is known of it, whole or not at all.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written to.
+    """
+    told = json.dumps(decoded.meta)
+    array = folder / f"{key}.npy"
+    with atomic(array) as path, path.open("wb") as file:
+        np.save(file, decoded.array, allow_pickle=False)
+    with atomic(array.with_suffix(".json")) as path:  # last: an array without it does not count
+        path.write_text(told, encoding="utf-8")
+    return Entry(patient, array, json.loads(told))
 
 
 def default_folder() -> Path:
@@ -164,42 +222,66 @@ class _Job:
     unit: Unit
     decode: Decode
     options: dict[str, Any]
-    folder: str
+    folder: Path
+    key: str
 
-    def key(self) -> str:
-        told = {
-            "format": FORMAT,
-            "decode": f"{self.decode.__module__}.{self.decode.__qualname__}",
-            "patient": self.unit.patient,
-            "files": [[file.name, fingerprint(file)] for file in self.unit.files],
-            "told": dict(self.unit.told),
-            "options": self.options,
-        }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
-
-    def find(self) -> Entry | DataError | None:
+    def find(self) -> Entry | None:
         """Return what is stored; None if nothing is."""
-        try:
-            array, meta = self._paths()
-        except OSError as error:
-            return DataError(f"{self.unit.files[0]} cannot be read: {error.strerror or error}")
-        if not meta.is_file():
-            return None
-        return Entry(self.unit.patient, array, json.loads(meta.read_text(encoding="utf-8")))
+        return find_entry(self.folder, self.unit.patient, self.key)
 
     def run(self) -> Entry | DataError:
         """Decode and store; a file that cannot be read is an answer, not an exception."""
         try:
             decoded = self.decode(self.unit, self.options)
+            return write_entry(self.folder, self.unit.patient, self.key, decoded)
         except DataError as error:
             return error
-        array, meta = self._paths()
-        with atomic(array) as path, path.open("wb") as file:
-            np.save(file, decoded.array, allow_pickle=False)
-        with atomic(meta) as path:  # last: an array without it does not count
-            path.write_text(json.dumps(decoded.meta), encoding="utf-8")
-        return Entry(self.unit.patient, array, decoded.meta)
+        except InputError:  # a full disk or a package that is not there stops all files alike
+            raise
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            return DataError(
+                f"{self.unit.files[0]} cannot be decoded: {type(error).__name__}: {said}; if the "
+                "file is whole, please report this"
+            )
 
-    def _paths(self) -> tuple[Path, Path]:
-        key = self.key()
-        return Path(self.folder) / f"{key}.npy", Path(self.folder) / f"{key}.json"
+
+def _keys_of(
+    units: Sequence[Unit], decode: Decode, options: Mapping[str, Any]
+) -> list[str | DataError]:
+    """Return the key of each unit, or why its files cannot be read."""
+
+    def key(unit: Unit) -> str | DataError:
+        try:
+            files = [[file.name, fingerprint(file)] for file in unit.files]
+        except OSError as error:
+            where = error.filename or unit.files[0]
+            return DataError(f"{where} cannot be read: {error.strerror or error}")
+        told = {
+            "format": FORMAT,
+            "decode": f"{decode.__module__}.{decode.__qualname__}",
+            "patient": unit.patient,
+            "files": files,
+            "told": dict(unit.told),
+            "options": dict(options),
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+    with ThreadPoolExecutor(READERS) as threads:
+        return list(threads.map(key, units))
+
+
+def _prepare(folder: Path) -> None:
+    """Create the folder, and remove what killed runs have left unfinished in it."""
+    try:
+        writable(folder)
+    except InputError as error:
+        raise InputError(f"{error} or OMNISURV_CACHE") from error
+    for file in folder.glob(".*.tmp"):
+        with suppress(OSError):  # another process may be faster
+            if time.time() - file.stat().st_mtime > STALE:
+                file.unlink()
+
+
+def _silent(done: int, files: int) -> None:
+    """Tell nobody."""

@@ -2,31 +2,21 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pandas as pd
 
 from omnisurv.data.audit import some
 from omnisurv.data.barcodes import Analyte, Sample, parse_barcode
 from omnisurv.data.readers.context import ReadContext
-from omnisurv.data.readers.samples import keep_types, note_choice, rank
+from omnisurv.data.readers.samples import keep_types, rank
 from omnisurv.data.readers.sheets import Described, Sheet, read_sheets, read_sizes
 from omnisurv.data.sources import GdcSource
 from omnisurv.errors import DataError
 
-if TYPE_CHECKING:
-    import pyarrow
-
-T = TypeVar("T")
-
 _WITHDRAWN = re.compile(r"\bDNU\b|do not use|redact", re.IGNORECASE)
 _BARCODE_IN_NAME = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?:-[A-Z0-9]+)*")
-
-
-class UnusableFileError(Exception):
-    """A file that cannot be used; the audit says why, and reading goes on."""
 
 
 @dataclass(frozen=True)
@@ -193,95 +183,3 @@ def _note_absent(folder: Path, sheet: Sheet, wanted: re.Pattern[str], context: R
     if absent:
         reason = f"{len(absent)} files of the sample sheet were not downloaded: {some(absent, 2)}"
         context.note("warning", reason, file=folder.name)
-
-
-@dataclass
-class Layouts:
-    """The distinct lists of features that files have; most files share one."""
-
-    known: "list[pyarrow.Array]" = field(default_factory=list)
-
-    def place(self, ids: "pyarrow.Array") -> int:
-        """Return the number of this list."""
-        for number, known in enumerate(self.known):
-            if known.equals(ids):
-                return number
-        self.known.append(ids)
-        return len(self.known) - 1
-
-    def truncated(self) -> set[int]:
-        """Return the lists that are only the beginning of another: files cut short."""
-        return {
-            short
-            for short, ids in enumerate(self.known)
-            if any(len(o) > len(ids) and o.slice(0, len(ids)).equals(ids) for o in self.known)
-        }
-
-
-@dataclass(frozen=True)
-class Chosen(Generic[T]):
-    """What was read of one patient."""
-
-    sample: Sample
-    layout: int
-    payload: T
-
-
-def read_best(
-    download: Download,
-    read: Callable[[Path], tuple[int, T]],
-    layouts: Layouts,
-    context: ReadContext,
-) -> dict[str, Chosen[T]]:
-    """Read each patient's best sample that can be read; damaged files are named and skipped.
-
-    Raises:
-        DataError: not a single file could be read.
-    """
-    left = {patient: list(samples) for patient, samples in download.ranked.items()}
-    chosen: dict[str, Chosen[T]] = {}
-    failed = 0
-    waiting = list(left)
-    while waiting:
-        for patient in waiting:
-            while left[patient] and patient not in chosen:
-                sample = left[patient].pop(0)
-                try:
-                    path = download.files[sample.position]
-                    _require_whole(path, download.sizes)
-                    chosen[patient] = Chosen(sample, *read(path))
-                except UnusableFileError as problem:
-                    failed += 1
-                    _note_failure(patient, sample, str(problem), context)
-        short = layouts.truncated()
-        waiting = [patient for patient, one in chosen.items() if one.layout in short]
-        for patient in waiting:
-            failed += 1
-            _note_failure(patient, chosen.pop(patient).sample, "cut short", context)
-    if failed:
-        context.note("warning", f"{failed} files could not be used, the audit names them")
-    if not chosen:
-        raise DataError(f"none of the {failed} files could be read; the first: {_last(context)}")
-    for patient, one in chosen.items():
-        note_choice(patient, one.sample, left[patient], context, "")
-    return dict(sorted(chosen.items()))
-
-
-def _require_whole(path: Path, sizes: dict[str, int]) -> None:
-    actual = path.stat().st_size
-    if actual == 0:
-        raise UnusableFileError("empty file")
-    promised = sizes.get(path.name)
-    if promised is not None and promised != actual:
-        raise UnusableFileError(f"has {actual} bytes, the manifest says {promised}")
-
-
-def _note_failure(patient: str, sample: Sample, reason: str, context: ReadContext) -> None:
-    context.note(
-        "dropped", f"damaged file: {reason}", file=sample.file, patient=patient, sample=sample.name
-    )
-
-
-def _last(context: ReadContext) -> str:
-    damaged = [row for row in context.audit.rows if row[-1].startswith("damaged file")]
-    return f"{damaged[0][1]}: {damaged[0][-1]}" if damaged else "no reason known"

@@ -1,23 +1,20 @@
 """DNA methylation betas as the GDC gives them: one file per sample, several arrays."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from omnisurv.data.readers.context import ReadContext
-from omnisurv.data.readers.gdc import (
-    Chosen,
-    Layouts,
-    UnusableFileError,
-    open_download,
-    read_best,
-)
+from omnisurv.data.readers.gdc import open_download
 from omnisurv.data.readers.names import NamedFeatures, drop_unmeasured, name_features
+from omnisurv.data.readers.parsed import Chosen, Layouts, Parser, hash_of, read_best
 from omnisurv.data.sources import SesameSource
+from omnisurv.data.store import Decoded, Unit
 from omnisurv.data.tables import load_table, peek
 from omnisurv.errors import DataError
 
@@ -44,24 +41,29 @@ def read_gdc_sesame(source: SesameSource, context: ReadContext) -> "AnnData":
         DataError: no file can be read, or nothing says whose they are.
     """
     download = open_download(source, context, WANTED, OTHER, "dna", size=_count_rows)
-    layouts = Layouts()
-    arrays: dict[int, str] = {}
+    layouts = Layouts(lambda file: _read_betas(file)[0])
+    arrays: dict[str, str] = {}
 
-    def read(path: Path) -> tuple[int, Floats]:
-        ids, betas = _read_betas(path)
-        layout = layouts.place(ids)
-        arrays[layout] = _array_of(path.name, ids)
+    def accept(file: Path, betas: Floats, layout: str) -> Floats:
+        arrays[layout] = _array_of(file.name, len(betas))
         if source.platforms is not None and arrays[layout] not in source.platforms:
-            raise UnusableFileError(f"platform {arrays[layout]} is not among `platforms:`")
-        return layout, betas
+            raise DataError(f"platform {arrays[layout]} is not among `platforms:`")
+        return betas
 
-    chosen = read_best(download, read, layouts, context)
+    chosen = read_best(download, Parser(decode_betas, {}, accept, layouts), context)
     features = drop_unmeasured(_gather(chosen, layouts, source, context))
     for note in dict.fromkeys(features.notes):
         context.note("dropped", note, file=source.path)
     platform = [arrays[one.layout] for one in chosen.values()]
     _note_platforms(pd.Series(platform), len(features.var), source, context)
     return _to_anndata(features, chosen, platform, source.path)
+
+
+def decode_betas(unit: Unit, options: Mapping[str, Any]) -> Decoded:
+    """Return the betas (probes,) of a file; ``layout`` is the hash of its probes."""
+    (path,) = unit.files
+    probes, betas = _read_betas(path)
+    return Decoded(betas, {"layout": hash_of(probes)})
 
 
 def _count_rows(path: Path) -> int:
@@ -85,7 +87,7 @@ def _read_betas(path: Path) -> "tuple[pyarrow.Array, Floats]":
         names = first.split("\t")
         older = names[0] == HEADER
         if older and "Beta_value" not in names:
-            raise UnusableFileError("no column 'Beta_value'")
+            raise DataError("no column 'Beta_value'")
         if not older:
             names = [HEADER, "Beta_value", *(f"more{i}" for i in range(len(names) - 2))]
         table = csv.read_csv(
@@ -101,26 +103,26 @@ def _read_betas(path: Path) -> "tuple[pyarrow.Array, Floats]":
             ),
         )
     except (pyarrow.ArrowInvalid, pyarrow.ArrowKeyError, OSError, EOFError, DataError) as error:
-        raise UnusableFileError(" ".join(str(error).split())[:120]) from None
+        raise DataError(f"{path}: {' '.join(str(error).split())[:120]}") from None
     betas = np.asarray(table["Beta_value"].to_numpy(zero_copy_only=False), dtype=np.float32)
     with np.errstate(invalid="ignore"):
         outside = int(((betas < 0) | (betas > 1)).sum())
     if outside or not np.isfinite(betas).any():
         why = f"{outside} values outside 0 and 1 are no betas" if outside else "no probe has values"
-        raise UnusableFileError(why)
+        raise DataError(f"{path}: {why}")
     return table[HEADER].combine_chunks(), betas
 
 
-def _array_of(name: str, ids: "pyarrow.Array") -> str:
+def _array_of(name: str, probes: int) -> str:
     """Return the array of a file, by its name if that says so, else by its probes."""
     if "HumanMethylation27" in name:
         return "27k"
     if "HumanMethylation450" in name:
         return "450k"
     for array, size in ARRAYS.items():
-        if abs(len(ids) - size) <= 0.02 * size:
+        if abs(probes - size) <= 0.02 * size:
             return array
-    return f"{len(ids)} probes"
+    return f"{probes} probes"
 
 
 def _gather(
@@ -130,8 +132,8 @@ def _gather(
     context: ReadContext,
 ) -> NamedFeatures:
     """Return all patients on one list of probes; NaN where an array lacks a probe."""
-    named: dict[int, tuple[list[int], NamedFeatures]] = {}
-    for layout in sorted({one.layout for one in chosen.values()}):
+    named: dict[str, tuple[list[int], NamedFeatures]] = {}
+    for layout in layouts.used(chosen.values()):
         rows = [i for i, one in enumerate(chosen.values()) if one.layout == layout]
         block = np.stack([one.payload for one in chosen.values() if one.layout == layout])
         raw = pd.Index(layouts.known[layout].to_pylist(), dtype=object)

@@ -1,6 +1,7 @@
 """STAR gene counts as the GDC gives them: one file per sample."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,15 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from omnisurv.data.readers.context import ReadContext
-from omnisurv.data.readers.gdc import (
-    Chosen,
-    Layouts,
-    UnusableFileError,
-    open_download,
-    read_best,
-)
+from omnisurv.data.readers.gdc import open_download
 from omnisurv.data.readers.names import NamedFeatures, name_features
+from omnisurv.data.readers.parsed import Chosen, Layouts, Parser, hash_of, read_best
 from omnisurv.data.sources import StarSource
+from omnisurv.data.store import Decoded, Unit
 from omnisurv.data.tables import peek
 from omnisurv.errors import DataError
 
@@ -45,27 +42,28 @@ def read_gdc_star(
 ) -> "AnnData":
     """Return patients × genes of a GDC download; genes are unversioned Ensembl ids.
 
-    One file at a time is parsed and only its column kept, so thousands of files fit.
+    Of each file only the column is kept, in the store, so thousands of files fit and a second
+    reading is short.
 
     Raises:
         DataError: no file can be read, or nothing says whose they are.
     """
     download = open_download(source, context, WANTED, OTHER, "rna")
-    layouts = Layouts()
-    keep: dict[int, pd.DataFrame] = {}
+    genes: dict[str, pd.DataFrame] = {}
 
-    def read(path: Path) -> tuple[int, Floats]:
-        ids, values = _read_columns(path, COLUMNS[value])
-        layout = layouts.place(ids)
-        if layout not in keep:
-            keep[layout] = _describe_genes(path, source.genes)
-        chosen: Floats = values[keep[layout]["row"].to_numpy()]
-        if not np.isfinite(chosen).all():
-            raise UnusableFileError(f"{int((~np.isfinite(chosen)).sum())} genes have no value")
-        return layout, chosen
+    def accept(file: Path, values: Floats, layout: str) -> Floats:
+        if layout not in genes:
+            genes[layout] = _describe_genes(file, source.genes)
+        kept: Floats = values[genes[layout]["row"].to_numpy()]
+        if not np.isfinite(kept).all():
+            raise DataError(f"{int((~np.isfinite(kept)).sum())} genes have no value")
+        return kept
 
-    chosen = read_best(download, read, layouts, context)
-    features = _gather(chosen, keep, context)
+    column = COLUMNS[value]
+    layouts = Layouts(lambda file: _read_columns(file, column)[0])
+    parser = Parser(decode_counts, {"column": column}, accept, layouts)
+    chosen = read_best(download, parser, context)
+    features = _gather(chosen, genes, layouts, context)
     for note in features.notes:
         context.note("dropped", note, file=source.path)
     context.note(
@@ -76,6 +74,13 @@ def read_gdc_star(
     return _to_anndata(features, chosen, value, source.path)
 
 
+def decode_counts(unit: Unit, options: Mapping[str, Any]) -> Decoded:
+    """Return one ``column`` (rows,) of a file; ``layout`` is the hash of its gene ids."""
+    (path,) = unit.files
+    ids, values = _read_columns(path, options["column"])
+    return Decoded(values, {"layout": hash_of(ids)})
+
+
 def _read_columns(path: Path, column: str) -> "tuple[pyarrow.Array, Floats]":
     """Return the gene ids and one column of values; the columns are found by name."""
     import pyarrow
@@ -84,7 +89,7 @@ def _read_columns(path: Path, column: str) -> "tuple[pyarrow.Array, Floats]":
     try:
         comments, header = peek(path)
         if "gene_id" not in header.split("\t") or column not in header.split("\t"):
-            raise UnusableFileError(f"no column '{column}': another workflow or version?")
+            raise DataError(f"no column '{column}': another workflow or version?")
         table = csv.read_csv(
             str(path),
             read_options=csv.ReadOptions(skip_rows=comments, use_threads=False),
@@ -95,9 +100,9 @@ def _read_columns(path: Path, column: str) -> "tuple[pyarrow.Array, Floats]":
             ),
         )
     except (pyarrow.ArrowInvalid, OSError, EOFError, UnicodeDecodeError, DataError) as error:
-        raise UnusableFileError(" ".join(str(error).split())[:120]) from None
+        raise DataError(f"{path}: {' '.join(str(error).split())[:120]}") from None
     if not table.num_rows:
-        raise UnusableFileError("no genes")
+        raise DataError(f"{path}: no genes")
     values = table[column].to_numpy(zero_copy_only=False)
     return table["gene_id"].combine_chunks(), np.asarray(values, dtype=np.float32)
 
@@ -113,15 +118,18 @@ def _describe_genes(path: Path, genes: str) -> pd.DataFrame:
     if genes == "protein_coding":
         is_gene &= table["gene_type"] == "protein_coding"
     if not is_gene.any():
-        raise UnusableFileError(f"no {genes} genes")
+        raise DataError(f"no {genes} genes")
     return table[is_gene]
 
 
 def _gather(
-    chosen: "dict[str, Chosen[Floats]]", genes: dict[int, pd.DataFrame], context: ReadContext
+    chosen: "dict[str, Chosen[Floats]]",
+    genes: dict[str, pd.DataFrame],
+    layouts: Layouts,
+    context: ReadContext,
 ) -> NamedFeatures:
     """Return all patients on one list of genes; a gene that a file lacks is NaN there."""
-    used = sorted({one.layout for one in chosen.values()})
+    used = layouts.used(chosen.values())
     whole = pd.concat([genes[layout] for layout in used]).drop_duplicates("gene_id")
     if len(used) > 1:
         sizes = ", ".join(str(len(genes[layout])) for layout in used)
