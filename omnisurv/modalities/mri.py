@@ -15,6 +15,7 @@ from omnisurv.data.images import FilledImages, Images
 from omnisurv.data.readers.brats import BratsSource
 from omnisurv.data.readers.nifti import Grid, save_volume
 from omnisurv.data.readers.scans import NiftiSource
+from omnisurv.data.readers.stored import StoredSource
 from omnisurv.data.readers.volumes import measured, place_of, put_back
 from omnisurv.data.sources import Source
 from omnisurv.data.store import Entry
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 ENDS = ("", "_halfwidth")
 """What the names of an imputed volume and of its interval end with."""
+
+
+SHRUNK_BY = 5.0
+"""Patients with a mean volume of 0 that are added to the training patients."""
 
 
 class MriOptions(Settings):
@@ -74,15 +79,17 @@ class Mri(Modality):
     kind = "mri"
     summary = "MRI sequences as cubes of z-scores"
     Options = MriOptions
-    formats: ClassVar = {"brats": BratsSource, "nifti": NiftiSource}
+    formats: ClassVar = {"brats": BratsSource, "nifti": NiftiSource, "store": StoredSource}
     least: ClassVar = 1
     options: MriOptions
 
     def read(self, source: Source, context: "ReadContext") -> Images:
-        """Read a folder of BraTS's layout, or the files that a table lists."""
-        from omnisurv.data.readers import read_brats, read_nifti
+        """Read a folder of BraTS's layout, the files that a table lists, or decoded arrays."""
+        from omnisurv.data.readers import read_brats, read_nifti, read_stored
 
         options = self.options.model_dump(exclude={"patch"})
+        if isinstance(source, StoredSource):
+            return read_stored(source, context, options)
         if options["crop"] == "brain":
             options.pop("labels")  # nothing is decoded anew where it makes no difference
         if isinstance(source, BratsSource):
@@ -91,14 +98,23 @@ class Mri(Modality):
         return read_nifti(source, context, options)
 
     def fit(self, train: Images) -> PictureTokeniser:
-        """Return the tokeniser; values are in standard units as they are."""
+        """Learn the mean volume of training patients, from which each one's departures count.
+
+        It is shrunk towards 0, the mean over the brain, by a few patients' worth.
+        """
         side = self.options.size
+        total, count = np.zeros((side,) * 3), np.zeros((side,) * 3)
+        for row in range(len(train)):
+            volume = np.asarray(train.array(row), dtype=float)
+            there = np.isfinite(volume)
+            total[there] += volume[there]
+            count += there
         return PictureTokeniser(
             blocks=1,
             space=(side, side, side),
             patch=self.options.patch,
             channels=1,
-            center=np.zeros(1),
+            center=(total / (count + SHRUNK_BY))[..., None],
             spread=np.ones(1),
             unit="z-score",
         )
