@@ -16,6 +16,7 @@ import typer
 
 from omnisurv import __version__, arguments, console
 from omnisurv.arguments import (
+    Dask,
     Debug,
     Everyone,
     Json,
@@ -29,6 +30,7 @@ from omnisurv.arguments import (
     Spec,
     Subsets,
     Task,
+    Workers,
 )
 from omnisurv.errors import InputError, OmnisurvError
 
@@ -58,6 +60,7 @@ def demo(
     with console.training(quiet=quiet) as progress:
         found = run_demo(
             require_space(out), seed=seed or 0, progress=progress,
+            workers=arguments.usual_workers(),
             tell=lambda what, command: console.say(f"• {what}", f"    omnisurv {command}"),
         )  # fmt: skip
     console.say("", "Which modalities the patients have (the ten commonest combinations):")
@@ -75,16 +78,17 @@ def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     patients: Annotated[int, typer.Option(help="Number of patients.")] = 300,
     missing: Annotated[float, typer.Option(help="Share of missing modality cells.")] = 0.35,
+    pictures: Annotated[bool, typer.Option(help="With MRI and slides.")] = True,
     seed: Seed = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Write a cohort with known truth, in the layout of a GDC download."""
+    """Write a cohort with known truth, in the layouts of GDC and BraTS."""
     from omnisurv.runs import require_space
     from omnisurv.simulation import simulate as draw
     from omnisurv.simulation import write
 
     require_space(out)
     with console.working("simulate", quiet=quiet):
-        drawn = draw(patients, seed or 0, missing=missing)
+        drawn = draw(patients, seed or 0, missing=missing, pictures=pictures)
         spec = write(drawn, out)
     console.say(f"{len(drawn)} patients: {spec}")
 
@@ -121,17 +125,29 @@ def inspect(
 
 @app.command(**example("preprocess data_specs/tcga_glioma_gdc.yaml --root gdc --out tables"))
 def preprocess(
-    spec: Spec, out: Out, root: Root = None, quiet: Quiet = False, debug: Debug = False
-) -> None:
-    """Read a download of one file a sample once, and write it as tables with their own spec."""
+    spec: Spec, out: Out, root: Root = None, workers: Workers = None, dask: Dask = None,
+    quiet: Quiet = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Decode every raw file once, into a folder of its own with a spec that reads it.
+
+    Many files at a time; a stopped run goes on where it was.
+    """
+    from omnisurv.data.store import Store
+    from omnisurv.preprocessing import STORE, damaged
     from omnisurv.preprocessing import preprocess as convert
-    from omnisurv.runs import require_space
+    from omnisurv.runs import Data, require_space
 
     require_space(out)
-    data = arguments.read(spec, root, quiet)
-    with console.working("write", quiet=quiet):
+    with arguments.decoders(workers, dask) as pool, console.reading(quiet=quiet) as progress:
+        data = Data.read(spec, root, Store(out / STORE, progress=progress, pool=pool))
         written = convert(data.cohort, data.root, out)
-    console.say(f"{data.cohort!r}", f"use this spec from now on: {written}")
+    for line in damaged(data.cohort):
+        console.say(f"left out: {line}")
+    console.say(
+        f"{data.cohort!r}",
+        f"what became of every file: {out / 'audit.csv'}",
+        f"use this spec from now on: {written}",
+    )
 
 
 @app.command(**example("pretrain cohort/cohort.yaml --out runs/a --set pretrain.epochs=60"))
@@ -244,6 +260,7 @@ def evaluate(
     """Judge a run on patients it has not seen, beside baselines and controls."""
     from omnisurv import evaluation, runs
     from omnisurv.pages import evaluation_page
+    from omnisurv.patientpage import example_sections
 
     out = run if out is None else out
     arguments.ready(json, out)
@@ -261,7 +278,8 @@ def evaluate(
         result.notes.extend([why] if why else [])
         result.save(out)
         command = f"omnisurv evaluate {run} {spec} --subsets {subsets} --out {out}"
-        page = evaluation_page(out, result, model, cohort, command)
+        more = example_sections(model, cohort)
+        page = evaluation_page(out, result, model, cohort, command, more)
     console.show_scores(result.table)
     console.say("", f"Report: {page}")
     arguments.write_json(json, result.to_json())
@@ -294,6 +312,25 @@ def crossvalidate(
     console.show_scores(result.table)
     console.say("", f"Report: {page}")
     arguments.write_json(json, result.to_json())
+
+
+@app.command(**example("patient runs/b cohort/cohort.yaml TCGA-02-0001 --out patient.html"))
+def patient(
+    run: Run, spec: Spec,
+    who: Annotated[str, typer.Argument(metavar="PATIENT", help="Id of the patient.")],
+    out: Annotated[Path, typer.Option("--out", help="Page to write.")] = Path("patient.html"),
+    root: Root = None, quiet: Quiet = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Write the page of one patient: what is there, what is imputed, the predicted survival."""
+    from omnisurv.files import writable
+    from omnisurv.patientpage import patient_page
+
+    writable(out.parent)
+    model, data = arguments.load_run(run), arguments.read(spec, root, quiet)
+    with console.working("draw", quiet=quiet):
+        command = f"omnisurv patient {run} {spec} {who} --out {out}"
+        page = patient_page(out, model, data.cohort, who, command)
+    console.say(f"Page: {page}")
 
 
 @app.command("list", **example("list recipes"))
@@ -330,7 +367,7 @@ def run_command(words: Sequence[str]) -> int:
                 warnings.simplefilter("ignore")
             code = app(list(words) or ["--help"], prog_name="omnisurv", standalone_mode=False)
         if code == 130:
-            console.complain("stopped; the same command goes on where a training was")
+            console.complain("stopped; the same command goes on where it was")
         return code if isinstance(code, int) else 0
     except Exception as error:
         if debug:

@@ -1,6 +1,7 @@
 """The whole main job on a simulated cohort whose truth is known."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ NAMES = {
     "oracle": "oracle (the true risk)",
     "imputmae:small": "omnisurv (imputmae:small)",
     "cox_clinical": "Cox on clinical variables",
+    "cox_blend": "the same, blended with one for each project",
+    "cox_components": "Cox on clinical variables and components of all omics",
     "random_survival_forest": "random survival forest on the same",
     "coxnet": "elastic-net Cox on all omics",
     "mask_only": "mask-only (what is missing)",
@@ -62,6 +65,7 @@ def run_demo(
     *,
     patients: int = 300,
     seed: int = 0,
+    workers: int = 1,
     tell: Tell | None = None,
     progress: Progress | None = None,
 ) -> Demo:
@@ -70,19 +74,22 @@ def run_demo(
     Every step is what the command of the same name does; all files stay in ``out``.
 
     Args:
-        out: folder; about 60 MB.
+        out: folder; about 300 MB.
         patients: size of the cohort.
         seed: seed of everything.
+        workers: processes that decode files.
         tell: called before each step.
         progress: called with (label, epoch, epochs, text) while training.
 
     Raises:
         InputError: ``out`` cannot be written to.
     """
+    from omnisurv.data.store import Store
+    from omnisurv.data.workers import processes
     from omnisurv.evaluation import evaluate
     from omnisurv.imputation import impute
     from omnisurv.inspection import inspect
-    from omnisurv.preprocessing import preprocess
+    from omnisurv.preprocessing import STORE, preprocess
     from omnisurv.recipe import get_recipe
     from omnisurv.runs import Data, begin, finish
     from omnisurv.simulation import simulate, write
@@ -92,17 +99,19 @@ def run_demo(
     raw, store = out / "raw", out / "cohort"
     first, second = out / "pretrained", out / "survival"
 
-    say("simulate a cohort with gaps, as a GDC download lies on disk", f"simulate {raw}")
-    simulated = simulate(patients=patients, seed=seed)
+    say("simulate a cohort with gaps, as GDC and BraTS files lie on disk", f"simulate {raw}")
+    simulated = simulate(patients=patients, seed=seed, pictures=True)
     spec = write(simulated, raw)
 
-    say("read it, and say what was left out and why", f"inspect {spec}")
-    data = Data.read(spec)
-    inspection = inspect(data.cohort)
-
-    say("write it as tables, so that it is read once", f"preprocess {spec} --out {store}")
+    say("decode every raw file once", f"preprocess {spec} --out {store}")
+    # One pool for all modalities: starting it takes seconds.
+    with processes(workers) if workers > 1 else nullcontext() as pool:
+        data = Data.read(spec, store=Store(store / STORE, pool=pool))
     data = Data.read(preprocess(data.cohort, data.root, store))
     cohort = data.cohort
+
+    say("look at it: who has what, and what was left out", f"inspect {data.spec}")
+    inspection = inspect(cohort)
     train, test = data.parts()
     recipe = get_recipe("imputmae:small", seed=seed)
 
@@ -120,10 +129,10 @@ def run_demo(
     finish(second, data)
 
     say(
-        f"evaluate every subset on the {len(test)} test patients, of other hospitals",
-        f"evaluate {second} {data.spec} --subsets all",
+        f"evaluate on the {len(test)} test patients, of other hospitals, each modality alone too",
+        f"evaluate {second} {data.spec} --subsets each",
     )
-    judged = evaluate(survival, test, subsets="all", train=train)
+    judged = evaluate(survival, test, subsets="each", train=train)
     judged.save(second)
     imputed = evaluate(model, test, task="imputation", train=train)
     imputed.save(first)
@@ -179,6 +188,7 @@ def _report(
     scores: pd.DataFrame,
 ) -> Path:
     from omnisurv import pages
+    from omnisurv.patientpage import example_sections
 
     title = survival.recipe.title
     known = Section(
@@ -200,6 +210,7 @@ def _report(
         *pages.survival_sections(judged, test.with_endpoint(), title),
         missing,
         *pages.imputation_sections(imputed, survival, test),
+        *example_sections(survival, test),
         *pages.history_section(survival),
         *pages.notes_section(judged.notes + imputed.notes),
     ]

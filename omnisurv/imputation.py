@@ -248,7 +248,9 @@ def _complete_pictures(
     imputed = ~batch.observed[:, batch.layout.slices[name]].any(1).numpy()
     patches = np.where(imputed[:, None, None], predicted.mean, batch.values(name).numpy())
     images = cohort[name] if name in cohort.modalities else None
-    spread = tokeniser.untokenise(np.stack([predicted.half, np.zeros_like(predicted.half)]), ["", ""])
+    spread = tokeniser.untokenise(
+        np.stack([predicted.half, np.zeros_like(predicted.half)]), ["", ""]
+    )
     return FilledImages(
         patients,
         images,

@@ -22,9 +22,14 @@ BARE = {"null": "null (constant)", "mask_only": "mask only (what is missing)"}
 
 
 def evaluation_page(
-    folder: str | Path, result: "Evaluation", model: "FittedModel", cohort: "Cohort", command: str
+    folder: str | Path,
+    result: "Evaluation",
+    model: "FittedModel",
+    cohort: "Cohort",
+    command: str,
+    more: Sequence[Section] = (),
 ) -> Path:
-    """Write the report of an evaluation, of whichever task it was."""
+    """Write the report of an evaluation, of whichever task it was, with ``more`` before the end."""
     title = model.recipe.title
     if "c_harrell" in set(result.table["metric"]):
         judged = survival_sections(result, cohort.with_endpoint(), title)
@@ -33,6 +38,7 @@ def evaluation_page(
     sections = [
         *judged,
         *cohort_sections(cohort, "Who was evaluated"),
+        *more,
         *history_section(model),
         *notes_section(result.notes),
     ]

@@ -26,7 +26,7 @@ class PictureTokeniser:
         space: size of a block along each axis, in pixels or voxels.
         patch: side of a patch, which divides every axis.
         channels: numbers in a pixel.
-        center: (channels,) subtracted from the values.
+        center: (channels,), or (*space, channels), subtracted from the values.
         spread: (channels,) they are then divided by.
         unit: unit of the stored values.
     """

@@ -16,7 +16,7 @@ from tests.commands import QUICK, runner, write_cohort
 
 COMMANDS = (
     "demo", "simulate", "inspect", "preprocess", "pretrain", "finetune", "impute", "evaluate",
-    "crossvalidate", "list",
+    "crossvalidate", "patient", "list",
 )  # fmt: skip
 
 
