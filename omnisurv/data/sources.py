@@ -3,7 +3,7 @@
 Each modality kind says in its ``formats`` which of these (or of its own) it is read from.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BeforeValidator
 
@@ -61,4 +61,14 @@ class SesameSource(Source):
     sample_types: tuple[str, ...] | None = None
 
 
-GdcSource = StarSource | SesameSource
+class GdcSource(Protocol):
+    """What every GDC download says: a folder, and whose its files are."""
+
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def sample_sheet(self) -> Names | None: ...  # noqa: D102
+    @property
+    def metadata(self) -> Names | None: ...  # noqa: D102
+    @property
+    def sample_types(self) -> tuple[str, ...] | None: ...  # noqa: D102

@@ -66,8 +66,10 @@ class ReadContext:
                 self.note("dropped", f"damaged file: {found}", file=names[0], patient=unit.patient)
                 continue
             entries.append(found)
+            left_out = found.meta.get("left_out", {})
             for name in names:
-                self.note("kept", "decoded", file=name, patient=unit.patient)
+                if Path(name).name not in left_out:
+                    self.note("kept", "decoded", file=name, patient=unit.patient)
         if failures and not entries:
             raise DataError(
                 f"none of the {len(units)} pictures can be used; the first: {failures[0]}"

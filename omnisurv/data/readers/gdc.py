@@ -50,7 +50,7 @@ def open_download(
         DataError: nothing to read, or nothing says whose the files are.
     """
     folder = context.path(source.path)
-    files = _list_files(folder, context, wanted, other)
+    files = list_files(folder, context, wanted, other)
     if not files:
         raise DataError(f"{folder} has no file named like {wanted.pattern.strip('$')}")
     sheet = read_sheets(source, folder, context)
@@ -72,7 +72,7 @@ def open_download(
         }
     promised = read_sizes(folder, context.root)
     for file in files:
-        for described in _lookup(sheet, file):
+        for described in look_up(sheet, file):
             if described.size is not None:
                 promised[file.name] = described.size
     return Download(files, rank(kept, source.sample_types, analyte, context), promised)
@@ -92,9 +92,10 @@ def _with_projects(context: ReadContext, sheet: Sheet) -> ReadContext:
     return replace(context, project=project)
 
 
-def _list_files(
+def list_files(
     folder: Path, context: ReadContext, wanted: re.Pattern[str], other: re.Pattern[str]
 ) -> list[Path]:
+    """Return the files of the wanted name; what is unfinished, foreign or withdrawn is noted."""
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         inside = path.relative_to(folder)
@@ -124,7 +125,8 @@ def _is_withdrawn(path: Path, context: ReadContext, name: str) -> bool:
     return False
 
 
-def _lookup(sheet: Sheet, file: Path) -> list[Described]:
+def look_up(sheet: Sheet, file: Path) -> list[Described]:
+    """Return what the sheets say of a file, by its folder's name or its own."""
     return sheet.get(file.parent.name) or sheet.get(file.name) or []
 
 
@@ -134,12 +136,12 @@ def _whose(
     by_patient: dict[str, list[Sample]] = {}
     unlisted = []
     for position, path in enumerate(files):
-        described = _lookup(sheet, path) or _from_name(path.name)
+        described = look_up(sheet, path) or named_in(path.name)
         if not described:
             unlisted.append(path.name)
             context.note("dropped", "in no sample sheet, nobody knows whose it is", file=path.name)
             continue
-        sample = _pick(described, path.name, context, source)
+        sample = pick_sample(described, path.name, context, source)
         if sample is not None:
             patient, one = sample
             by_patient.setdefault(patient, []).append(replace(one, position=position))
@@ -149,7 +151,7 @@ def _whose(
     return by_patient
 
 
-def _from_name(name: str) -> list[Described]:
+def named_in(name: str) -> list[Described]:
     """Return what a barcode in a file name says; older files carry one."""
     found = _BARCODE_IN_NAME.search(name)
     barcode = parse_barcode(found[0]) if found else None
@@ -158,7 +160,7 @@ def _from_name(name: str) -> list[Described]:
     return [Described(barcode.patient, barcode.text, barcode.type, None, "")]
 
 
-def _pick(
+def pick_sample(
     described: list[Described], file: str, context: ReadContext, source: GdcSource
 ) -> tuple[str, Sample] | None:
     """Return patient and sample of a file; of several samples the one of an accepted type."""

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,11 +13,11 @@ from omnisurv.data.audit import some
 from omnisurv.data.barcodes import Sample
 from omnisurv.data.images import Images
 from omnisurv.data.readers.context import ReadContext
-from omnisurv.data.readers.gdc import _from_name, _list_files, _lookup, _pick
+from omnisurv.data.readers.gdc import list_files, look_up, named_in, pick_sample
 from omnisurv.data.readers.samples import keep_types
 from omnisurv.data.readers.sheets import Described, Sheet, read_sheets, read_sizes
 from omnisurv.data.readers.tiling import SUFFIXES, Tiling, decode_slides
-from omnisurv.data.sources import GdcSource, Names, Source
+from omnisurv.data.sources import Names, Source
 from omnisurv.data.store import Entry, Unit
 from omnisurv.errors import DataError, InputError
 
@@ -56,16 +56,16 @@ def read_slides(source: SlidesSource, context: ReadContext, kind: Kind, tiling: 
     """
     _require_packages()
     folder = context.path(source.path)
-    files = _list_files(folder, context, _SLIDE, _NONE)
+    files = list_files(folder, context, _SLIDE, _NONE)
     if not files:
         raise DataError(f"{folder} holds no slide ({', '.join(SUFFIXES)})")
     # Of the source it takes the names of sheets alone, which all GDC sources have.
-    sheet = read_sheets(cast(GdcSource, source), folder, context)
+    sheet = read_sheets(source, folder, context)
     slides = _of_kind(_whose(files, sheet, source, context), kind, context, source)
     samples = keep_types(slides, source.sample_types, context, source.path)
     promised = read_sizes(folder, context.root)
     for file in files:
-        for described in _lookup(sheet, file):
+        for described in look_up(sheet, file):
             if described.size is not None:
                 promised[file.name] = described.size
     units = [
@@ -132,12 +132,12 @@ def _whose(
             context.note("dropped", "a slide of this name was read already", file=name)
             continue
         seen.add(path.name)
-        described = _lookup(sheet, path) or _from_name(path.name) or _as_named(path, context)
+        described = look_up(sheet, path) or named_in(path.name) or _as_named(path, context)
         if not described:
             strange.append(path.name)
             context.note("dropped", "neither sheet nor name says whose it is", file=name)
             continue
-        found = _pick(described, name, context, cast(GdcSource, source))
+        found = pick_sample(described, name, context, source)
         if found is not None:
             slides.setdefault(found[0], []).append(replace(found[1], position=position))
     if not slides:
