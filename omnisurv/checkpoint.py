@@ -42,6 +42,10 @@ FORMAT = 1
 """Version of the run folder; raised when an older one can no longer be read."""
 
 
+HELD = 2**26
+"""Numbers of a picture modality that are read at once and held in memory: 256 MB."""
+
+
 @fitted.register("pretrain")
 @dataclass(repr=False)
 class FittedModel:
@@ -68,7 +72,7 @@ class FittedModel:
     def batch(self, cohort: "Cohort", modalities: Collection[str] | None = None) -> Batch:
         """Return the cohort's patches; what is absent, or not in ``modalities``, is NaN.
 
-        Pictures stay in the store until the batch is loaded.
+        Pictures that would fill the memory stay in the store until a batch is loaded.
 
         Raises:
             DataError: a named modality the model does not know, or none in common.
@@ -86,7 +90,11 @@ class FittedModel:
             if isinstance(tokeniser, PictureTokeniser):
                 images = data if isinstance(data, Images) else Images([], tokeniser.unit)
                 places = images.obs_names.get_indexer(cohort.patients)
-                stored[name] = StoredPatches(tokeniser, images, places)
+                late = StoredPatches(tokeniser, images, places)
+                if late.size > HELD:
+                    stored[name] = late
+                else:
+                    patches[name] = late.load()
             else:
                 patches[name] = torch.from_numpy(tokenise(cohort.patients, data, tokeniser))
         return Batch(patches, layout_of(self.tokenisers), stored)

@@ -63,7 +63,7 @@ class Demo:
 def run_demo(
     out: str | Path,
     *,
-    patients: int = 300,
+    patients: int = 240,
     seed: int = 0,
     workers: int = 1,
     tell: Tell | None = None,

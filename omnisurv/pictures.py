@@ -156,6 +156,11 @@ class StoredPatches:
         self._observed: Tensor | None = None
 
     @property
+    def size(self) -> int:
+        """Numbers in all patches, those of patients without a picture included."""
+        return len(self.places) * self.tokeniser.length * self.tokeniser.width
+
+    @property
     def observed(self) -> Bool[Tensor, "b l"]:
         """Which patches hold anything."""
         if self._observed is None:
