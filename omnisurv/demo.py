@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from omnisurv.files import writable
@@ -172,8 +173,9 @@ def _imputation_table(imputed: "Evaluation") -> pd.DataFrame:
     table = r2[[ours, "mean", "knn", "ridge"]].rename(columns={ours: "omnisurv R²"})
     table = table.rename(columns={name: f"{name} R²" for name in ("mean", "knn", "ridge")})
     covered = rows[rows["metric"] == "coverage_90"].set_index("subset")
-    table.insert(0, "patients", covered["n"])
-    table["90 % intervals cover"] = [f"{share:.1%}" for share in covered["value"][table.index]]
+    table.insert(0, "patients", rows[rows["metric"] == "r2"].groupby("subset")["n"].first())
+    shares = covered["value"].reindex(table.index)  # of slides there is no interval
+    table["90 % intervals cover"] = ["" if np.isnan(share) else f"{share:.1%}" for share in shares]
     return table.rename_axis("modality").reset_index()
 
 

@@ -112,11 +112,12 @@ class Batch:
         """Return the chosen patients; what is stored stays so."""
         numbers = torch.arange(len(self) if self.stored else 0)
         numbers = numbers[index] if self.stored else numbers
-        return Batch(
+        chosen = Batch(
             {name: patch[index] for name, patch in self.patches.items()},
             self.layout,
             {name: stored[numbers] for name, stored in self.stored.items()},
         )
+        return chosen._knowing(self.observed[index])
 
     def values(self, name: str) -> Float[Tensor, "b l p"]:
         """Return the patches of one modality, read where they are stored."""
@@ -135,7 +136,8 @@ class Batch:
                 patches[name] = self.patches[name]
             else:
                 patches[name] = self.patches[name].masked_fill(~mine[..., None], torch.nan)
-        return Batch(patches, self.layout)
+        there = self.observed if kept is None else self.observed & kept
+        return Batch(patches, self.layout)._knowing(there)
 
     def chunks(self) -> Iterator[Int[Tensor, " _"]]:
         """Yield the positions of all patients, few enough at a time to be loaded."""
@@ -145,4 +147,10 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch, loaded, on another device."""
         loaded = self.load()
-        return Batch({n: p.to(device) for n, p in loaded.patches.items()}, self.layout)
+        moved = Batch({n: p.to(device) for n, p in loaded.patches.items()}, self.layout)
+        return moved._knowing(self.observed.to(device))
+
+    def _knowing(self, observed: Bool[Tensor, "b n"]) -> "Batch":
+        """Return the batch itself, told what it would otherwise look for."""
+        self.__dict__["observed"] = observed
+        return self

@@ -22,9 +22,10 @@ def masked_mse(
         chosen = scored[:, where]
         target = batch.patches[name][chosen]
         measured = target.isfinite()
-        if bool(measured.any()):
-            difference = predicted[name][chosen][measured] - target[measured]
-            errors[name] = difference.square().mean()
+        count = measured.sum()
+        if bool(count):
+            difference = (predicted[name][chosen] - target).where(measured, 0.0)
+            errors[name] = difference.square().sum() / count
     return errors
 
 
