@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+KNOWN = ("stage", "member", "epoch", "train", "validation", "chosen", "seconds", "lr")
+"""Columns of a history; all others are the errors of single modalities."""
+
+
 def history(history: pd.DataFrame, title: str = "") -> "Figure":
     """Draw training and validation loss by epoch and mark the epoch whose weights were kept.
 
     Args:
         history: columns ``epoch``, ``train``, ``validation`` (NaN where not computed) and,
-            optionally, ``chosen`` (bool) and ``stage`` (one panel each).
+            optionally, ``chosen`` (bool), ``stage`` (one panel each) and the error of each
+            modality, of which the mean is drawn.
         title: above the figure.
     """
     stages = history.groupby("stage", sort=False) if "stage" in history else [("", history)]
@@ -34,7 +39,10 @@ def history(history: pd.DataFrame, title: str = "") -> "Figure":
 
 
 def _draw_losses(axes: "Axes", rows: pd.DataFrame) -> None:
-    axes.plot(rows["epoch"], rows["train"], color=MUTED, label="training")
+    # The loss is a sum over modalities, what is validated a mean of them.
+    single = [name for name in rows if name not in KNOWN and rows[name].notna().any()]
+    train = rows[single].mean(axis=1) if single else rows["train"]
+    axes.plot(rows["epoch"], train, color=MUTED, label="training")
     held = rows[rows["validation"].notna()] if "validation" in rows else rows.iloc[:0]
     if len(held):
         axes.plot(held["epoch"], held["validation"], color=BLUE, label="validation")

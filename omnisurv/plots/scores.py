@@ -69,15 +69,23 @@ def _lines(scored: pd.DataFrame) -> list[Line]:
     models = [str(model) for model in sizes.index]
     ours = [model for model in models if sizes[model] > 1] or models[:1]
     pairs = scored[["model", "subset"]].astype(str).drop_duplicates()
+    names = list(dict.fromkeys(name for subset in pairs["subset"] for name in subset.split("+")))
     lines = []
     for model, paint in zip(ours, paints(len(ours)), strict=True):
         for subset in pairs.loc[pairs["model"] == model, "subset"]:
-            label = subset if len(ours) == 1 else f"{model}: {subset}"
+            label = _short(subset, names) if len(ours) == 1 else f"{model}: {subset}"
             lines.append(Line(label, model, subset, paint, "o"))
     others = pairs[~pairs["model"].isin(ours)]
     for model, subset in zip(others["model"], others["subset"], strict=True):
         lines.append(Line(model.replace("_", " "), model, subset, MUTED, "s"))
     return lines
+
+
+def _short(subset: str, names: list[str]) -> str:
+    """Return a long subset by what it lacks."""
+    there = subset.split("+")
+    lacks = [name for name in names if name not in there and name != "all"]
+    return f"all but {lacks[0]}" if len(lacks) == 1 and len(there) > 2 else subset
 
 
 def _draw_scores(axes: "Axes", rows: pd.DataFrame, lines: list[Line]) -> None:
@@ -92,7 +100,7 @@ def _draw_scores(axes: "Axes", rows: pd.DataFrame, lines: list[Line]) -> None:
             axes.text(1.02, at, text, transform=place, va="center", fontsize=7, color=MUTED)
     if uneven:
         place = axes.get_yaxis_transform()
-        axes.text(1.02, -0.9, "n / events", transform=place, fontsize=7, color=MUTED)
+        axes.text(1.02, len(lines) - 0.3, "n / events", transform=place, fontsize=7, color=MUTED)
     baseline = next((at for at, line in enumerate(lines) if line.marker == "s"), None)
     if baseline is not None:
         axes.axhline(baseline - 0.5, color=FAINT, lw=1)
