@@ -106,6 +106,17 @@ def test_subset_table_keeps_two_models_apart():
     assert "theirs: rna" in labels
 
 
+def test_subsets_of_all_but_one_are_called_so():
+    rows = [
+        {"model": "ours", "subset": subset, "group": "all", "n": 9, "events": 5,
+         "metric": "c_antolini", "value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
+        for subset in ("all", "rna", "dnam", "t1", "wsi", "rna+dnam+t1", "rna+t1")
+    ]  # fmt: skip
+    said = words(plots.subset_table(pd.DataFrame(rows)))
+    assert {"all", "wsi", "all but wsi", "rna+t1"} <= set(said)
+    assert "rna+dnam+t1" not in said
+
+
 def test_imputation_scatter_states_the_coverage(simulated):
     mean = simulated.mean["protein"]
     truth = simulated.observed("protein").reindex(mean.index)
@@ -141,6 +152,16 @@ def test_history_marks_the_epoch_that_was_kept():
     assert {"training", "validation", "kept: epoch 6", "epoch", "loss"} <= set(said)
     staged = pd.concat([table.assign(stage="pre-train"), table.assign(stage="survival")])
     assert {"pre-train", "survival"} <= set(words(plots.history(staged)))
+
+
+def test_history_draws_the_mean_of_the_modalities_beside_validation():
+    """The loss is their sum; drawn beside a mean it would look like overfitting."""
+    table = pd.DataFrame(
+        {"epoch": [1, 2], "train": [4.0, 3.0], "rna": [3.0, 2.0], "t1": [1.0, 1.0],
+         "seconds": [9.0, 9.0], "validation": [2.0, 1.6], "chosen": [False, True]}
+    )  # fmt: skip
+    drawn = plots.history(table).axes[0].get_lines()[0]
+    np.testing.assert_allclose(drawn.get_ydata(), [2.0, 1.5])
 
 
 def test_history_without_validation():
