@@ -61,8 +61,9 @@ def optimise(
 ) -> list[dict[str, Any]]:
     """Train the network; on return it holds the weights that were best on held-out patients.
 
-    The untrained network counts as epoch 0. A run killed between two epochs resumes from
-    ``loop.checkpoint`` and ends with the same bits on the same machine.
+    The untrained network counts as epoch 0. A killed run resumes from ``loop.checkpoint`` and
+    ends with the same bits on the same machine. It is written after every epoch; of a
+    large network less often, so that it takes no more than a tenth of the time.
 
     Returns:
         The history: one row an epoch with ``train``, its parts, ``validation`` and ``seconds``.
@@ -77,6 +78,7 @@ def optimise(
     model, wrapped = fabric.setup(network, optimiser)
     generator = torch.Generator().manual_seed(loop.seed)
     state = State(origin=_origin(network, patients, stage, loop))
+    pace = _Pace()
     with _own_random_numbers(loop.seed):
         if loop.checkpoint is not None and loop.checkpoint.exists():
             state = _read(loop.checkpoint, state.origin, network, optimiser, generator)
@@ -102,8 +104,9 @@ def optimise(
             if state.epoch % stage.every == 0 or state.epoch == stage.epochs:
                 row["validation"] = _judge(state, network, objective)
             state.history.append(row)
-            if loop.checkpoint is not None:
-                _write(loop.checkpoint, state, network, optimiser, generator)
+            if loop.checkpoint is not None and pace.due():
+                with pace.writing():
+                    _write(loop.checkpoint, state, network, optimiser, generator)
             if loop.progress is not None:
                 loop.progress(loop.label, state.epoch, stage.epochs, f"loss {row['train']:.3f}")
     _load_weights(network, state.best_weights)
@@ -111,6 +114,30 @@ def optimise(
     for row in state.history:
         row["chosen"] = row["epoch"] == state.best_epoch
     return state.history
+
+
+QUICK = 0.05
+"""Seconds that writing a checkpoint may take after every epoch."""
+
+
+class _Pace:
+    """When to write a checkpoint: of a large network not after every short epoch."""
+
+    def __init__(self) -> None:
+        self._took, self._last = 0.0, time.perf_counter()
+
+    def due(self) -> bool:
+        """Return whether writing is quick, or takes a tenth of the time since the last one."""
+        since = time.perf_counter() - self._last
+        return self._took < QUICK or since >= 10.0 * self._took
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Measure how long writing takes."""
+        start = time.perf_counter()
+        yield
+        self._last = time.perf_counter()
+        self._took = self._last - start
 
 
 def _judge(state: State, network: nn.Module, objective: Objective) -> float:
