@@ -173,7 +173,11 @@ def impute(
             patches = _draw(model, name, predicted, measured, draws, generator)
             drawn[name] = _in_own_unit(model, cohort, name, patches)
             table = values[name]
-            if not isinstance(table, FilledImages):
+            if isinstance(table, FilledImages):
+                # As the mean has it: a measured picture stays, with what it lacks at its edges.
+                whole = table.imputed.reshape(-1, *[1] * (table.values.ndim - 1))
+                drawn[name] = np.where(whole, drawn[name], table.values)
+            else:
                 for number, values_drawn in enumerate(drawn[name]):
                     table.layers[f"draw_{number}"] = values_drawn
     return Imputation(values, level, dict(model.modalities), drawn)

@@ -28,7 +28,7 @@ TILE = 4
 
 def recipe(omics="corrections", **settings):
     stages = {
-        "pretrain": {"epochs": 30, "every": 10},
+        "pretrain": {"epochs": 24, "every": 8},
         "finetune": {"epochs": 6, "lr": 2e-3},
     }
     return tiny.recipe(omics=omics, budget=TILE, **{**stages, **settings})
@@ -93,7 +93,8 @@ def test_ragged_slides_are_learned_from(model):
     scored = history["validation"].dropna()
     assert set(PICTURES) <= set(history.columns)
     assert np.isfinite(history[["train", *PICTURES]]).all(axis=None)
-    assert history["wsi"].iloc[-1] < 0.8 * history["wsi"].iloc[0]
+    for name in PICTURES:  # single epochs vary, as few patients keep anything but the picture
+        assert history[name].tail(8).median() < 0.8 * history[name].head(8).median(), name
     assert scored.iloc[-1] < scored.iloc[0]
     assert 0.5 < model.score(test) < 1.0
     fitted = model.history[model.history["stage"] == "finetune"]
@@ -290,6 +291,8 @@ def test_draws_of_pictures_are_seeded():
         assert np.isfinite(draws[:, lacks]).all()
         assert not np.allclose(draws[:, lacks], other[name][:, lacks])
         assert not np.allclose(draws[0, lacks], draws[1, lacks])
+        measured = om.impute(model, test, [name]).values[name].values[~lacks]
+        np.testing.assert_array_equal(draws[:, ~lacks], np.stack([measured, measured]))
     alone = om.impute(model, test, ["wsi"], draws=2, seed=1).draws["wsi"]
     np.testing.assert_array_equal(alone, one["wsi"])
 
@@ -339,7 +342,7 @@ def test_imputed_pictures_are_saved_as_nifti_and_features(tmp_path):
     assert (folder / "rna.h5ad").exists()
 
 
-@pytest.mark.parametrize(("budget", "most"), [(1, 4), (4, 4), (8, 8), (11, 8), (256, 12)])
+@pytest.mark.parametrize(("budget", "most"), [(1, 4), (11, 8), (256, 12)])
 def test_a_step_never_has_more_of_a_slide_than_the_budget(monkeypatch, budget, most):
     """Visible and scored tokens together; a tile is the least."""
     dev, _ = parts()
