@@ -173,6 +173,28 @@ def pretrain(
     arguments.tell_model(model, out, json)
 
 
+@app.command("import", **example("import bm-mae bmmae.pth --out runs/bm_mae"))
+def import_(
+    whose: Annotated[Literal["bm-mae"], typer.Argument(metavar="bm-mae", help="Whose weights.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="State-dict (.pth) to read.")],
+    out: Out, json: Json = None, quiet: Quiet = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Turn published weights into a run, which knows t1, t1ce, t2 and flair."""
+    from dataclasses import asdict
+
+    from omnisurv.weights import import_bm_mae
+
+    arguments.ready(json, out)
+    with console.working("import", quiet=quiet):
+        report = import_bm_mae(file, out)
+    console.say(*report.lines())
+    console.say(
+        "All cases of BraTS 2021 count as seen: to evaluate those that the authors left out of "
+        "this file, say --allow-seen.", f"run: {out}",
+    )  # fmt: skip
+    arguments.write_json(json, {"run": str(out), **asdict(report)})
+
+
 @app.command(**example("finetune runs/a --task survival --out runs/b"))
 def finetune(
     source: Annotated[Path, typer.Argument(

@@ -115,20 +115,27 @@ def sine_cosine(length: int, dim: int) -> Float[Tensor, "length dim"]:
     return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :dim].float()
 
 
-def positions(length: int, grid: tuple[int, ...], dim: int) -> Float[Tensor, "length dim"]:
+def positions(
+    length: int, grid: tuple[int, ...], dim: int, *, swap: bool = False
+) -> Float[Tensor, "length dim"]:
     """Return fixed positions of slots that fill blocks of ``grid``, one block after another.
 
     Every axis has its share of the numbers (as in ViT-MAE for two axes); where there are several
-    blocks, their number has one too.
+    blocks, their number has one too. With ``swap`` the second axis of a grid has its share before
+    the first one, as in MONAI's tables.
     """
     blocks = length // math.prod(grid)
     sides = grid if blocks == 1 else (blocks, *grid)
     base, extra = divmod(dim, len(sides))
     shares = [base + (axis < extra) for axis in range(len(sides))]
     places = torch.cartesian_prod(*[torch.arange(side) for side in sides]).reshape(length, -1)
+    order = list(range(len(sides)))
+    if swap and len(grid) > 1:
+        first = len(sides) - len(grid)
+        order[first : first + 2] = [first + 1, first]
     codes = [
-        sine_cosine(side, share)[place]
-        for side, share, place in zip(sides, shares, places.T, strict=True)
+        sine_cosine(sides[axis], share)[places[:, axis]]
+        for axis, share in zip(order, shares, strict=True)
     ]
     return torch.cat(codes, dim=1)
 
@@ -172,19 +179,24 @@ class PatchLinear(nn.Module):
 class PatchEmbed(nn.Module):
     """Turn a patch with holes into a token: measured values and which ones they are.
 
-    NaN counts as hidden: its value never enters, only the fact that it is not there.
+    NaN counts as hidden: its value never enters, only the fact that it is not there. Without
+    ``holes`` not even that: NaN is 0, as around a volume that is all background already.
     """
 
-    def __init__(self, patches: int, width: int, dim: int, *, shared: bool) -> None:
+    def __init__(
+        self, patches: int, width: int, dim: int, *, shared: bool, holes: bool = True
+    ) -> None:
         super().__init__()
         self.values = PatchLinear(patches, width, dim, shared=shared)
-        self.holes = PatchLinear(patches, width, dim, shared=shared)
-        nn.init.zeros_(self.holes.weight)
+        self.holes = PatchLinear(patches, width, dim, shared=shared) if holes else None
+        if self.holes is not None:
+            nn.init.zeros_(self.holes.weight)
 
     def forward(self, x: Float[Tensor, "m p"], inside: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         """Return one token for each patch."""
         hole = x.isnan()
-        return self.values(x.masked_fill(hole, 0.0), inside) + self.holes(hole.to(x.dtype), inside)
+        token = self.values(x.masked_fill(hole, 0.0), inside)
+        return token if self.holes is None else token + self.holes(hole.to(x.dtype), inside)
 
 
 class PatchConv(nn.Module):

@@ -49,6 +49,7 @@ class Reconstruction:
         """Return the loss of one step on these patients, and the error of each modality."""
         batch = self.train.rows(rows)
         batch = batch.load(self.recipe.draw_kept(batch, generator)).to(device_of(network))
+        batch = self.recipe.augment(batch, generator)
         visible = self.recipe.draw_visible(batch, generator)
         given = self.recipe.draw_holes(batch, generator)
         loss, errors = network(batch, visible, given)

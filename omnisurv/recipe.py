@@ -73,6 +73,10 @@ class Recipe(Settings):
     def draw_visible(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "b n"]:
         """Draw a pre-training mask: True = the encoder sees it."""
 
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return a loaded batch as one pre-training step sees it; by default as it is."""
+        return batch
+
     def draw_kept(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "b n"] | None:
         """Draw which tokens enter a step at all; None for all of them."""
         return None

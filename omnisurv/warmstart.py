@@ -44,7 +44,7 @@ def adopt(network: MultimodalMAE, start: MultimodalMAE) -> None:
     for key, value in theirs.items():
         if key.startswith("decoder.trust_"):
             continue  # judged anew on the patients of this training
-        if key in ROWS:
+        if key in ROWS and key in ours:
             _copy_rows(ours[key], value, network.encoder.layout, start.encoder.layout)
         elif key in ours:
             _require(ours[key].shape == value.shape, key)

@@ -15,8 +15,8 @@ from omnisurv.cli import app, run_command
 from tests.commands import QUICK, runner, write_cohort
 
 COMMANDS = (
-    "demo", "simulate", "inspect", "preprocess", "pretrain", "finetune", "impute", "evaluate",
-    "crossvalidate", "patient", "list",
+    "demo", "simulate", "inspect", "preprocess", "pretrain", "import", "finetune", "impute",
+    "evaluate", "crossvalidate", "patient", "list",
 )  # fmt: skip
 
 

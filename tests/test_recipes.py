@@ -16,7 +16,7 @@ NAMES = recipes.names()
 TITLES = [name for name in NAMES] + [  # noqa: C416
     f"{name}:{preset}" for name in NAMES for preset in recipes.get(name).presets
 ]
-SMALL = {"dim": 16, "mlp": 32, "decoder_dim": 16, "decoder_mlp": 32}
+SMALL = {"dim": 16, "heads": 4, "mlp": 32, "decoder_dim": 16, "decoder_mlp": 32}
 
 
 def parts():

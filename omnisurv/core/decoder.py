@@ -16,17 +16,23 @@ class Decoder(nn.Module):
 
     Because mask tokens are never keys, a slot's prediction does not depend on which other slots
     are asked for: decoding only what is scored gives the same numbers as decoding everything,
-    and an absent modality costs nothing until somebody wants it.
+    and an absent modality costs nothing until somebody wants it. With ``mutual``, the mask tokens
+    of *all* hidden slots are keys as well (MAE's formulation): nothing depends on what is asked
+    for either, but all of it is decoded each time.
 
     Args:
         layout: slots of the modalities.
         predicts: for each modality the module that turns decoder states (m, d) with their
             positions inside the modality (m,) into patches (m, p).
+        shares: modalities that share a module, and the name it has among ``predicts``.
         encoder_dim: width of the encoder's tokens.
         dim: width d of the decoder.
         heads: attention heads.
         mlp: width of the hidden layer of each block's MLP.
         depth: number of blocks.
+        dropout: rate inside the blocks.
+        mutual: whether hidden slots read from each other.
+        swap: positions in MONAI's order of axes.
     """
 
     def __init__(
@@ -39,18 +45,26 @@ class Decoder(nn.Module):
         heads: int,
         mlp: int,
         depth: int,
+        dropout: float = 0.0,
+        shares: Mapping[str, str] | None = None,
+        mutual: bool = False,
+        swap: bool = False,
     ) -> None:
         super().__init__()
         self.layout = layout
+        self.mutual = mutual
         self.project = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
         self.modality = nn.Parameter(torch.empty(len(layout.lengths), dim).normal_(std=0.02))
-        place = [positions(n, layout.grid(name), dim) for name, n in layout.lengths.items()]
+        place = [
+            positions(n, layout.grid(name), dim, swap=swap) for name, n in layout.lengths.items()
+        ]
         self.register_buffer("position", torch.cat(place), persistent=False)
         self.register_buffer("modality_of_slot", layout.modality_of_slot, persistent=False)
-        self.blocks = nn.ModuleList([Block(dim, heads, mlp) for _ in range(depth)])
+        self.blocks = nn.ModuleList([Block(dim, heads, mlp, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(dim)
         self.predicts = nn.ModuleDict(predicts)
+        self.shares = dict(shares or {})
         for name, length in layout.lengths.items():
             self.register_buffer(f"trust_{name}", torch.ones(length, layout.widths[name]))
 
@@ -65,7 +79,7 @@ class Decoder(nn.Module):
             For each modality (b, l, p); NaN where a slot was not wanted.
         """
         rows, slots = wanted.nonzero(as_tuple=True)
-        states = self._states(latent, rows, slots)
+        states = self._states(latent, wanted)
         predicted = {}
         for name, where in self.layout.slices.items():
             shape = (len(wanted), self.layout.lengths[name], self.layout.widths[name])
@@ -73,7 +87,8 @@ class Decoder(nn.Module):
             mine = (slots >= where.start) & (slots < where.stop)
             if bool(mine.any()):
                 inside = slots[mine] - where.start
-                patch = self.predicts[name](states[mine], inside) * self.trust(name)[inside]
+                predict = self.predicts[self.shares.get(name, name)]
+                patch = predict(states[mine], inside) * self.trust(name)[inside]
                 dense = dense.to(patch.dtype).index_put((rows[mine], inside), patch)
             predicted[name] = dense
         return predicted
@@ -82,19 +97,32 @@ class Decoder(nn.Module):
         self, latent: Latent, wanted: Bool[Tensor, "b n"]
     ) -> tuple[Float[Tensor, "b k d"], Bool[Tensor, "b k"]]:
         """Return the states of the wanted slots side by side, and which of them are real."""
-        rows, slots = wanted.nonzero(as_tuple=True)
-        states, usable, _ = pack(self._states(latent, rows, slots), rows, len(wanted))
+        rows = wanted.nonzero(as_tuple=True)[0]
+        states, usable, _ = pack(self._states(latent, wanted), rows, len(wanted))
         return states, usable
 
-    def _states(self, latent: Latent, rows: Tensor, slots: Tensor) -> Float[Tensor, "m d"]:
+    def _states(self, latent: Latent, wanted: Bool[Tensor, "b n"]) -> Float[Tensor, "m d"]:
         """Return the decoder's state of each wanted slot."""
+        hidden = self._hidden(latent, wanted) if self.mutual else wanted
+        asked = wanted | hidden
+        rows, slots = asked.nonzero(as_tuple=True)
         place = self.get_buffer("position") + self.modality[self.get_buffer("modality_of_slot")]
         summary = self.project(latent.summary)[:, None]
         seen = self.project(latent.tokens) + place[latent.slots]
         context = torch.cat([summary, seen], dim=1)
         keys = torch.cat([latent.usable.new_ones(len(seen), 1), latent.usable], dim=1)
         queries, _, columns = pack(self.mask_token + place[slots], rows, len(seen))
+        if self.mutual:
+            read = keys.new_zeros(queries.shape[:2]).index_put((rows, columns), hidden[rows, slots])
+            keys = torch.cat([keys, read], dim=1)
         sequence = torch.cat([context, queries], dim=1)
         for block in self.blocks:
             sequence = block(sequence, keys)
-        return self.norm(sequence[rows, columns + keys.shape[1]])
+        mine = wanted[rows, slots]
+        return self.norm(sequence[rows[mine], columns[mine] + context.shape[1]])
+
+    def _hidden(self, latent: Latent, wanted: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
+        """Return which slots the encoder was not given."""
+        rows, columns = latent.usable.nonzero(as_tuple=True)
+        seen = torch.zeros_like(wanted)
+        return ~seen.index_put((rows, latent.slots[rows, columns]), latent.usable[rows, columns])

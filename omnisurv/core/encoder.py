@@ -34,7 +34,12 @@ class Encoder(nn.Module):
         depth: layers of each modality's own encoder (impuTMAE: 6/6/4/4; BM-MAE: 0).
         trunk: layers of the shared encoder (impuTMAE: 0; BM-MAE: 12).
         dropout: rate inside the blocks.
+        named: whether a token carries a learned embedding of its modality (BM-MAE: no, nothing
+            but its own projection tells).
+        swap: positions in MONAI's order of axes.
     """
+
+    modality: Tensor
 
     def __init__(
         self,
@@ -47,14 +52,20 @@ class Encoder(nn.Module):
         depth: Mapping[str, int],
         trunk: int,
         dropout: float = 0.0,
+        named: bool = True,
+        swap: bool = False,
     ) -> None:
         super().__init__()
         self.layout = layout
         self.embeds = nn.ModuleDict(embeds)
-        self.modality = nn.Parameter(torch.empty(len(layout.lengths), dim).normal_(std=0.02))
+        if named:
+            self.modality = nn.Parameter(torch.empty(len(layout.lengths), dim).normal_(std=0.02))
+        else:
+            nothing = torch.zeros(len(layout.lengths), dim)
+            self.register_buffer("modality", nothing, persistent=False)
         self.class_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
         for name, length in layout.lengths.items():
-            place = positions(length, layout.grid(name), dim)
+            place = positions(length, layout.grid(name), dim, swap=swap)
             self.register_buffer(f"position_{name}", place, persistent=False)
         self.encoders = nn.ModuleDict(
             {n: _stack(depth[n], dim, heads, mlp, dropout) for n in layout.lengths}

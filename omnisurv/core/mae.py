@@ -16,15 +16,27 @@ class MultimodalMAE(nn.Module):
 
     Missing modalities, masked patches, padding and unmeasured values are the same thing here: a
     hidden token. Nothing in this class may ask why a token is hidden.
+
+    Args:
+        encoder: reads what is visible.
+        decoder: predicts what is wanted.
+        weights: of the modalities' errors in the loss; 1 where none is given.
+        average: whether the loss is the mean over scored modalities (BM-MAE), not their sum.
     """
 
     def __init__(
-        self, encoder: Encoder, decoder: Decoder, weights: Mapping[str, float] | None = None
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        weights: Mapping[str, float] | None = None,
+        *,
+        average: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.weights = dict(weights or {})
+        self.average = average
 
     def encode(self, batch: Batch, visible: Bool[Tensor, "b n"]) -> Latent:
         """Return the latent of each patient, from the visible tokens alone."""
@@ -47,4 +59,5 @@ class MultimodalMAE(nn.Module):
         scored = batch.observed & ~visible
         latent = self.encode(given or batch, visible)
         errors = masked_mse(self.decoder(latent, scored), batch, scored)
-        return total(errors, self.weights, latent.summary), errors
+        loss = total(errors, self.weights, latent.summary)
+        return loss / max(len(errors), 1) if self.average else loss, errors

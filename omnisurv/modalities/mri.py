@@ -51,6 +51,8 @@ class MriOptions(Settings):
     """Side of a voxel in mm that volumes are resampled to; None keeps the file's grid."""
     resample: bool = False
     """Bring the sequences of a patient that lie on other grids onto that of the first one."""
+    center: bool = True
+    """Count values from the mean volume of the training patients, not from the brain's mean."""
     labels: Literal["auto", "brats15", "brats21", "brats23", "brats24", "any"] = "auto"
     """Edition of the label maps (``brats21``: 2017 to 2021). All above 0 is tumour, but values
     that the edition does not have are refused; ``any`` takes them."""
@@ -87,7 +89,7 @@ class Mri(Modality):
         """Read a folder of BraTS's layout, the files that a table lists, or decoded arrays."""
         from omnisurv.data.readers import read_brats, read_nifti, read_stored
 
-        options = self.options.model_dump(exclude={"patch"})
+        options = self.options.model_dump(exclude={"patch", "center"})
         if isinstance(source, StoredSource):
             return read_stored(source, context, options)
         if options["crop"] == "brain":
@@ -100,8 +102,11 @@ class Mri(Modality):
     def fit(self, train: Images) -> PictureTokeniser:
         """Learn the mean volume of training patients, from which each one's departures count.
 
-        It is shrunk towards 0, the mean over the brain, by a few patients' worth.
+        It is shrunk towards 0, the mean over the brain, by a few patients' worth. With ``center:
+        false`` there is nothing to learn.
         """
+        if not self.options.center:
+            return self._tokeniser(np.zeros(1))
         side = self.options.size
         total, count = np.zeros((side,) * 3), np.zeros((side,) * 3)
         for row in range(len(train)):
@@ -109,12 +114,15 @@ class Mri(Modality):
             there = np.isfinite(volume)
             total[there] += volume[there]
             count += there
+        return self._tokeniser((total / (count + SHRUNK_BY))[..., None])
+
+    def _tokeniser(self, center: NDArray[Any]) -> PictureTokeniser:
         return PictureTokeniser(
             blocks=1,
-            space=(side, side, side),
+            space=(self.options.size,) * 3,
             patch=self.options.patch,
             channels=1,
-            center=(total / (count + SHRUNK_BY))[..., None],
+            center=center,
             spread=np.ones(1),
             unit="z-score",
         )
