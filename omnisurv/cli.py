@@ -53,10 +53,13 @@ def demo(
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Do the whole job on a simulated cohort with known truth, in a few minutes."""
+    import torch
+
     from omnisurv.demo import run_demo
     from omnisurv.runs import require_space
 
     arguments.ready(json)
+    torch.set_num_threads(1)  # its networks are so small that threads wait for each other
     with console.training(quiet=quiet) as progress:
         found = run_demo(
             require_space(out), seed=seed or 0, progress=progress,
