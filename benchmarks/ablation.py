@@ -39,8 +39,8 @@ from omnisurv.console import training
 from omnisurv.evaluation import Predictions
 from omnisurv.evaluation.scoring import Fold, score_survival
 from omnisurv.evaluation.survival import baseline_predictions, descriptions
-from omnisurv.prediction import SurvivalModel
 from omnisurv.recipe import Recipe
+from omnisurv.tasks.survival import SurvivalModel
 from omnisurv.training import Progress
 
 FULL, SCRATCH, MEANS = "full", "no pre-training", "no imputation"

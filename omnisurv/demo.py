@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
     from omnisurv.evaluation import Evaluation
     from omnisurv.inspection import Inspection
-    from omnisurv.prediction import SurvivalModel
     from omnisurv.simulation import SimulatedCohort
+    from omnisurv.tasks.survival import SurvivalModel
 
 Tell = Callable[[str, str], None]
 """Called before each step with what it does and the command that does the same."""

@@ -36,10 +36,12 @@ class Head(nn.Module, ABC):
         reads: modalities whose visible values it looks at: patches of tables, and for pictures
             the mean of their tokens, encoded alone.
         imagines: whether it looks at imagined tokens of missing modalities.
+        by_gradient: whether it is trained by gradient; else the task fits it.
     """
 
     reads: frozenset[str] = frozenset()
     imagines: bool = False
+    by_gradient: bool = True
 
     @abstractmethod
     def forward(self, evidence: Evidence) -> Float[Tensor, "b o"]:

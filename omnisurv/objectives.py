@@ -7,32 +7,14 @@ from torch import nn
 
 from omnisurv.core import Batch
 from omnisurv.core.masking import all_but, drop_modalities
-from omnisurv.heads.linear import Discrete, nll
 from omnisurv.recipe import Recipe
-from omnisurv.shapes import Int, Tensor
+from omnisurv.shapes import Tensor
+from omnisurv.task import Labelled, TaskModel
 
 
 def device_of(network: nn.Module) -> torch.device:
     """Return the device a network lies on."""
     return next(network.parameters()).device
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Patients with a usable endpoint, as the networks take them."""
-
-    batch: Batch
-    stratum: Int[Tensor, " b"]
-    target: Discrete
-
-    def rows(self, index: Tensor) -> "Labelled":
-        """Return some patients."""
-        return Labelled(self.batch.rows(index), self.stratum[index], self.target.rows(index))
-
-    def to(self, device: torch.device) -> "Labelled":
-        """Return the patients, pictures loaded, on a device."""
-        target = Discrete(*(part.to(device) for part in self.target))
-        return Labelled(self.batch.to(device), self.stratum.to(device), target)
 
 
 @dataclass(frozen=True)
@@ -90,9 +72,10 @@ class _Mean:
 
 
 @dataclass(frozen=True)
-class Hazard:
-    """Logistic hazard under modality dropout; validated on everything each patient has."""
+class Supervised:
+    """A task's own loss under modality dropout; validated on everything each patient has."""
 
+    model: TaskModel
     train: Labelled
     held_out: Labelled
     drop_rate: float
@@ -104,7 +87,7 @@ class Hazard:
         part = self.train.rows(rows).to(device_of(network))
         batch = part.batch
         visible = drop_modalities(batch.observed, batch.layout, self.drop_rate, generator)
-        return nll(network(batch, visible, part.stratum), part.target), {}
+        return self.model.loss(network(batch, visible, part.stratum), part.target), {}
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> float:
@@ -112,6 +95,6 @@ class Hazard:
         total = 0.0
         for rows in self.held_out.batch.chunks():
             part = self.held_out.rows(rows).to(device_of(network))
-            error = nll(network(part.batch, part.batch.observed, part.stratum), part.target)
-            total += float(error) * len(rows)
+            outputs = network(part.batch, part.batch.observed, part.stratum)
+            total += float(self.model.loss(outputs, part.target)) * len(rows)
         return total / max(len(self.held_out.batch), 1)

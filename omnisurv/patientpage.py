@@ -10,8 +10,8 @@ import pandas as pd
 from omnisurv import plots
 from omnisurv.data.images import FilledImages, Images
 from omnisurv.imputation import Imputation, impute
-from omnisurv.prediction import SurvivalModel
 from omnisurv.report import Section, write_report
+from omnisurv.tasks.survival import SurvivalModel
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -61,4 +61,4 @@ class Registry(Generic[T]):
 modalities: "Registry[Any]" = Registry("modality kind", "omnisurv.modalities")
 recipes: "Registry[Any]" = Registry("recipe", "omnisurv.recipes")
 heads: "Registry[Any]" = Registry("head", "omnisurv.heads")
-fitted: "Registry[Any]" = Registry("task", "omnisurv.prediction")
+fitted: "Registry[Any]" = Registry("task", "omnisurv.tasks")

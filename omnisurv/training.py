@@ -16,15 +16,12 @@ from omnisurv.core import MultimodalMAE
 from omnisurv.errors import DataError
 from omnisurv.files import writable
 from omnisurv.head import TaskNetwork
-from omnisurv.heads.corrections import Training, fit_corrections
-from omnisurv.heads.linear import Discrete
-from omnisurv.heads.survival import LogisticHazard, TimeGrid
-from omnisurv.objectives import Hazard, Labelled, Reconstruction
+from omnisurv.objectives import Reconstruction, Supervised
 from omnisurv.optimisation import Loop, optimise
-from omnisurv.prediction import SurvivalModel, strata_of, stratum_of
 from omnisurv.recipe import Recipe
 from omnisurv.registry import modalities as kinds
 from omnisurv.shapes import Bool, Tensor
+from omnisurv.task import Labelled, TaskModel, kind_of
 from omnisurv.warmstart import adopt, shared
 
 if TYPE_CHECKING:
@@ -85,26 +82,29 @@ def finetune(
     task: str = "survival",
     run: str | Path | None = None,
     progress: Progress | None = None,
-) -> SurvivalModel:
-    """Fine-tune a survival head on patients with a usable endpoint.
+) -> Any:
+    """Fine-tune a head for a task, on the patients whose answer is known.
 
     Args:
         source: a pre-trained model, or a recipe to train from scratch.
-        cohort: training patients; those without a usable endpoint are left out.
-        task: ``survival``.
+        cohort: training patients; those without an answer are left out.
+        task: ``survival``, ``segmentation``, or the name of a label of the cohort, such as
+            ``subtype``.
         run: folder to write; a killed run resumes there.
         progress: called with (label, epoch, epochs, text).
 
+    Returns:
+        The task's model, such as a ``SurvivalModel``.
+
     Raises:
-        DataError: another task, or an endpoint without any event.
+        DataError: another task, or answers that teach nothing, such as an endpoint without event.
     """
-    if task != "survival":
-        raise DataError(f"task '{task}' is not one of: survival")
-    cohort = _with_any_modality(cohort.with_endpoint())
+    kind = kind_of(task, cohort)
+    cohort = _with_any_modality(kind.usable(cohort, task))
     scratch = isinstance(source, Recipe)
     origin = _fit_tokenisers(source, cohort) if isinstance(source, Recipe) else source
-    model = _untrained(origin, cohort)
-    data = _labelled(model, cohort)
+    model = kind.begin(origin, cohort, task)
+    data = model.labelled(cohort)
     folds = _inner_folds(cohort, origin.recipe)
     histories = [origin.history] if len(origin.history) else []
     for member, held_out in enumerate(folds):
@@ -114,13 +114,14 @@ def finetune(
             _distrust(network.mae)
         else:
             network.mae.load_state_dict(origin.mae(member % len(origin.networks)).state_dict())
-        if _corrects(network):
-            inner = _held_out(cohort, 5, origin.recipe.seed)
-            _fit_corrected(model, network, data, inner)
-        else:
+        if network.head.by_gradient:
+            if not scratch:
+                freeze(network.mae, getattr(origin.recipe, "train_last", None))
             loop = _loop(origin.recipe, run, "finetune", member, progress)
-            history = _fit_fusion(model, network, data, held_out, loop, scratch=scratch)
+            history = _descend(model, network, data, held_out, loop)
             histories.append(_tag(history, "finetune", member))
+        else:
+            model.fit(network, data, _held_out(cohort, 5, origin.recipe.seed))
         model.networks.append(network.eval())
     model.history = pd.concat(histories, ignore_index=True) if histories else pd.DataFrame()
     model.seen = {**origin.seen, "finetune": sorted(cohort.hashed_ids())}
@@ -133,87 +134,32 @@ def _distrust(mae: MultimodalMAE) -> None:
         mae.decoder.trust(name).zero_()
 
 
-def _corrects(network: TaskNetwork) -> bool:
-    """Return whether the head corrects a linear path, and so is fitted without gradients."""
-    return isinstance(network.head, LogisticHazard) and network.head.corrections is not None
+def freeze(mae: MultimodalMAE, last: int | None) -> None:
+    """Freeze all but the last layers of each encoder and of the trunk (impuTMAE §2).
 
-
-def freeze(mae: MultimodalMAE, last: int) -> None:
-    """Freeze all but the last layers of each encoder and of the trunk (impuTMAE §2)."""
+    None freezes nothing of the encoder. The decoder stays as it was pre-trained.
+    """
     mae.requires_grad_(False)
-    if last:
+    if last is None:
+        mae.encoder.requires_grad_(True)
+    elif last:
         for stack in [*mae.encoder.encoders.children(), mae.encoder.trunk]:
             for block in list(stack.children())[-last:]:
                 block.requires_grad_(True)
 
 
-def _labelled(model: SurvivalModel, cohort: "Cohort") -> Labelled:
-    """Return patients with a usable endpoint as networks take them."""
-    time, event = cohort.obs["time"].to_numpy(float), cohort.obs["event"].to_numpy() == 1
-    interval, happened = model.grid.transform(time, event)
-    return Labelled(
-        model.batch(cohort),
-        torch.from_numpy(stratum_of(cohort, model.strata)),
-        Discrete(torch.from_numpy(interval), torch.from_numpy(happened).float()),
-    )
-
-
-def _untrained(origin: FittedModel, cohort: "Cohort") -> SurvivalModel:
-    """Return a survival model without networks: time grid and strata of the training patients."""
-    time, event = cohort.obs["time"].to_numpy(float), cohort.obs["event"].to_numpy() == 1
-    if not event.any():
-        raise DataError("no patient of the training cohort has an event; check endpoint.event")
-    recipe: Any = origin.recipe
-    return SurvivalModel(
-        recipe,
-        origin.modalities,
-        origin.tokenisers,
-        [],
-        residuals=origin.residuals,
-        grid=TimeGrid.fit(time, event, recipe.intervals, recipe.grid),
-        follow_up=pd.DataFrame({"time": time, "event": event.astype(float)}),
-        strata=strata_of(cohort),
-    )
-
-
-@torch.no_grad()
-def _fit_corrected(
-    model: SurvivalModel, network: TaskNetwork, data: Labelled, inner: Sequence[Tensor]
-) -> None:
-    """Fit the linear path on the completed table, then the corrections that earn their place."""
-    head, ridge = network.head, model.recipe.ridge  # type: ignore[attr-defined]
-    assert isinstance(head, LogisticHazard)
-    assert head.corrections is not None
-    evidence = network.eval().tables(data.batch, data.stratum)
-    head.fit_path(evidence.completed, data.target, ridge)
-    training = Training(evidence.completed, evidence.values, data.stratum, data.target)
-    offset = head.path(evidence.completed)
-    kept = fit_corrections(head.corrections, training, offset, inner, ridge)
-    for (name, level), gain in kept.items():
-        place = f"{name} in {model.strata[level]}" if model.strata[level] else name
-        model.gains[place] = max(gain, model.gains.get(place, gain))
-
-
-def _fit_fusion(
-    model: SurvivalModel,
+def _descend(
+    model: TaskModel,
     network: TaskNetwork,
     data: Labelled,
     held_out: Bool[Tensor, " b"],
     loop: Loop,
-    *,
-    scratch: bool,
 ) -> list[dict[str, Any]]:
-    """Start from the linear path, then train the fusion (and the last layers) by gradient."""
+    """Train head and unfrozen layers by gradient; return the history."""
     recipe: Any = model.recipe
     train, rest = data.rows((~held_out).nonzero()[:, 0]), data.rows(held_out.nonzero()[:, 0])
-    if not scratch:
-        freeze(network.mae, recipe.train_last)
-    head = network.head
-    assert isinstance(head, LogisticHazard)
-    with torch.no_grad():
-        evidence = network.eval().tables(train.batch, train.stratum)
-    head.fit_path(evidence.completed, train.target, recipe.ridge)
-    objective = Hazard(train, rest, recipe.drop_rate)
+    model.prepare(network, train)
+    objective = Supervised(model, train, rest, recipe.drop_rate)
     return optimise(network, objective, len(train.batch), recipe.finetune, loop)
 
 

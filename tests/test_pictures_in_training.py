@@ -18,7 +18,7 @@ from omnisurv.data.images import FilledImages, Images
 from omnisurv.data.readers.nifti import Grid
 from omnisurv.data.readers.volumes import place_of
 from omnisurv.data.store import Entry
-from omnisurv.prediction import stratum_of
+from omnisurv.task import stratum_of
 
 KINDS = ["corrections", "fusion"]
 PICTURES = ["t1", "t2", "wsi"]

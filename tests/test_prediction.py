@@ -8,7 +8,8 @@ import tiny
 import omnisurv as om
 from omnisurv.data.cohort import Cohort
 from omnisurv.errors import DataError
-from omnisurv.prediction import strata_of, stratum_of
+from omnisurv.task import strata_of, stratum_of
+from omnisurv.tasks.survival import SurvivalModel
 
 KINDS = ["survival", "fusion"]
 SEEN = ["clinical", "cnv_arm"]
@@ -177,7 +178,7 @@ def test_members_are_averaged():
     whole = model.predict_survival_function(test)
     single = []
     for network in model.networks:
-        alone = om.finetune.__globals__["SurvivalModel"](**{**vars(model), "networks": [network]})
+        alone = SurvivalModel(**{**vars(model), "networks": [network]})
         single.append(alone._curves(test, None))
     assert not np.allclose(*single)
     expected = model.grid.interpolate(np.mean(single, axis=0), whole.index.to_numpy())

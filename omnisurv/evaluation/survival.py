@@ -13,7 +13,8 @@ from omnisurv.baselines.survival import Inputs
 from omnisurv.errors import DataError, did_you_mean
 from omnisurv.evaluation.imputation import evaluate_imputation
 from omnisurv.evaluation.scoring import Evaluation, Fold, Predictions, score_survival
-from omnisurv.prediction import SurvivalModel, stratum_of
+from omnisurv.task import stratum_of
+from omnisurv.tasks.survival import SurvivalModel
 
 if TYPE_CHECKING:
     from omnisurv.checkpoint import FittedModel

@@ -18,6 +18,10 @@ class Discrete(NamedTuple):
         """Return some patients."""
         return Discrete(self.interval[index], self.event[index])
 
+    def to(self, device: torch.device) -> "Discrete":
+        """Return the endpoint on a device."""
+        return Discrete(self.interval.to(device), self.event.to(device))
+
 
 def nll(logits: Float[Tensor, "b t"], target: Discrete) -> Float[Tensor, ""]:
     """Return the mean negative log-likelihood of the logistic hazard, on pycox's loss.

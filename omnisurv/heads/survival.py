@@ -112,6 +112,7 @@ class LogisticHazard(Head):
         self.project = nn.Linear(dim, intervals) if fusion is not None else None
         self.reads = frozenset(corrections.components) if corrections is not None else frozenset()
         self.imagines = fusion is not None and fusion.adopt is not None
+        self.by_gradient = corrections is None
 
     def forward(self, evidence: Evidence) -> Float[Tensor, "b t"]:
         """Return the logits of the hazard on the grid."""

@@ -28,8 +28,7 @@ Where this differs from the paper or its code, and why:
 - One fine-tuned network serves every subset, for which whole sequences are hidden at random
   (``drop_rate``); the paper fine-tunes one for each of the 15.
 - The hazard is one linear layer on the class token (paper; the code has two), with dropout before
-  it and none inside the encoder (code: 0.1 there). All blocks are fine-tuned; projections, class
-  token and last norm stay as pre-trained. Five epochs are all warm-up, as in the paper.
+  it and none inside the encoder (code: 0.1 there). Five epochs are all warm-up, as in the paper.
 - The ten intervals are quantiles fitted on training patients (code: on all, before the split).
   Risk is the log cumulative hazard; the code sums raw logits.
 """
@@ -91,8 +90,8 @@ class BmMae(Recipe):
     """Whether pre-training flips volumes and changes their intensities at random."""
     pretrain: Stage = Stage(epochs=1000, batch=6, lr=1e-4, weight_decay=0.05, warmup=50, every=10)
     finetune: Stage = Stage(epochs=5, batch=2, lr=1e-4, weight_decay=0.05, warmup=5)
-    train_last: int = Field(default=12, ge=0)
-    """Layers at the end of the encoder that fine-tuning may change."""
+    train_last: int | None = Field(default=None, ge=0)
+    """Layers at the end of the encoder that fine-tuning may change; None for all of it."""
     drop_rate: float = Field(default=0.5, ge=0, lt=1)
     """Chance that a sequence is hidden in a step of fine-tuning; 0.5 shows every subset alike."""
     intervals: int = Field(default=10, gt=1)
@@ -116,7 +115,6 @@ class BmMae(Recipe):
             "augmented": False,  # a hundred patients and a few minutes teach no invariances
             "pretrain": {"epochs": 60, "batch": 8, "lr": 2e-3, "warmup": 5},
             "finetune": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2},
-            "train_last": 4,
         }
     }
 

@@ -1,20 +1,25 @@
 """Survival predictions from any subset of modalities, in scikit-survival's manners."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
 
 from omnisurv.checkpoint import FittedModel
+from omnisurv.errors import DataError
 from omnisurv.files import atomic, writable
 from omnisurv.head import TaskNetwork
-from omnisurv.heads.survival import TimeGrid, curves
+from omnisurv.heads.corrections import Training, fit_corrections
+from omnisurv.heads.linear import Discrete, nll
+from omnisurv.heads.survival import LogisticHazard, TimeGrid, curves
 from omnisurv.registry import fitted
+from omnisurv.shapes import Bool, Float, Tensor
+from omnisurv.task import Labelled, TaskModel, strata_of
 
 if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
 
 @fitted.register("survival")
 @dataclass(repr=False)
-class SurvivalModel(FittedModel):
+class SurvivalModel(TaskModel):
     """A fitted survival model; the ensemble's curve is the mean of its members' curves."""
 
     task: ClassVar[str] = "survival"
@@ -30,8 +35,6 @@ class SurvivalModel(FittedModel):
     grid: TimeGrid = field(default_factory=lambda: TimeGrid(np.array([0.0, 1.0])))
     follow_up: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Times (days) and events of the training patients, for censoring weights."""
-    strata: list[str] = field(default_factory=lambda: [""])
-    """Classes the model knows, in the order of its corrections; one where there are none."""
     gains: dict[str, float] = field(default_factory=dict)
     """Held-out log-likelihood that each correction gained, as ``modality in class``."""
 
@@ -78,12 +81,70 @@ class SurvivalModel(FittedModel):
             )
         )
 
-    def build(self) -> TaskNetwork:
-        """Return an untrained network of this model's form."""
-        mae = self.recipe.build(self.modalities, self.tokenisers)
-        linear = [n for n in getattr(self.recipe, "linear", ()) if n in self.modalities]
-        head = self.recipe.head("survival", len(self.grid.cuts), mae, linear, len(self.strata))
-        return TaskNetwork(mae, head, linear)
+    @classmethod
+    def usable(cls, cohort: "Cohort", task: str) -> "Cohort":
+        """Return the patients with a usable endpoint; raise DataError if none has an event."""
+        known = cohort.with_endpoint()
+        if not (known.obs["event"] == 1).any():
+            raise DataError("no patient of the training cohort has an event; check endpoint.event")
+        return known
+
+    @classmethod
+    def begin(cls, origin: FittedModel, cohort: "Cohort", task: str) -> Self:
+        """Return a model without networks: time grid and strata of the training patients."""
+        time, event = _endpoint(cohort)
+        recipe: Any = origin.recipe
+        return cls(
+            recipe,
+            origin.modalities,
+            origin.tokenisers,
+            [],
+            residuals=origin.residuals,
+            grid=TimeGrid.fit(time, event, recipe.intervals, recipe.grid),
+            follow_up=pd.DataFrame({"time": time, "event": event.astype(float)}),
+            strata=strata_of(cohort),
+        )
+
+    @property
+    def outputs(self) -> int:
+        """Number of cuts of the time grid."""
+        return len(self.grid.cuts)
+
+    def target(self, cohort: "Cohort") -> Discrete:
+        """Return the endpoints on the time grid."""
+        interval, happened = self.grid.transform(*_endpoint(cohort))
+        return Discrete(torch.from_numpy(interval), torch.from_numpy(happened).float())
+
+    def loss(self, outputs: Float[Tensor, "b t"], target: Discrete) -> Float[Tensor, ""]:
+        """Return the negative log-likelihood of the logistic hazard."""
+        return nll(outputs, target)
+
+    @torch.no_grad()
+    def prepare(self, network: TaskNetwork, train: Labelled) -> None:
+        """Fit the linear path, from which the rest starts."""
+        evidence = network.eval().tables(train.batch, train.stratum)
+        _head(network).fit_path(evidence.completed, _discrete(train), self._ridge)
+
+    @torch.no_grad()
+    def fit(
+        self, network: TaskNetwork, data: Labelled, inner: Sequence[Bool[Tensor, " b"]]
+    ) -> None:
+        """Fit the linear path on the completed table, then corrections that earn their place."""
+        head, target = _head(network), _discrete(data)
+        assert head.corrections is not None
+        evidence = network.eval().tables(data.batch, data.stratum)
+        head.fit_path(evidence.completed, target, self._ridge)
+        training = Training(evidence.completed, evidence.values, data.stratum, target)
+        offset = head.path(evidence.completed)
+        kept = fit_corrections(head.corrections, training, offset, inner, self._ridge)
+        for (name, level), gain in kept.items():
+            place = f"{name} in {self.strata[level]}" if self.strata[level] else name
+            self.gains[place] = max(gain, self.gains.get(place, gain))
+
+    @property
+    def _ridge(self) -> float:
+        recipe: Any = self.recipe
+        return float(recipe.ridge)
 
     def save(self, run: str | Path) -> Path:
         """Write the run folder and return it."""
@@ -118,40 +179,22 @@ class SurvivalModel(FittedModel):
         hazard = -np.log(np.clip(at_cuts[:, 1:], 1e-300, 1.0 - 1e-12))
         return pd.Series(np.log(hazard).mean(axis=1), index=patients, name="risk")
 
-    @torch.no_grad()
     def _curves(self, cohort: "Cohort", modalities: Collection[str] | None) -> np.ndarray[Any, Any]:
         """Return survival at the cuts (n, cuts), the mean over members."""
-        batch = self.batch(cohort, modalities)
-        stratum = torch.from_numpy(stratum_of(cohort, self.strata))
-        members = []
-        for network in self.networks:
-            parts = []
-            for rows in batch.chunks():
-                part = batch.rows(rows).load()
-                parts.append(curves(network(part, part.observed, stratum[rows])))
-            members.append(torch.cat(parts).double())
+        members = [curves(logits).double() for logits in self.forward(cohort, modalities)]
         return torch.stack(members).mean(0).numpy()
 
 
-def strata_of(cohort: "Cohort") -> list[str]:
-    """Return the classes of a cohort's strata, sorted; one empty class where it has none."""
-    names = _classes(cohort)
-    return [""] if names is None else sorted(names.dropna().unique())
+def _endpoint(cohort: "Cohort") -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return times in days and who had the event."""
+    return cohort.obs["time"].to_numpy(float), cohort.obs["event"].to_numpy() == 1
 
 
-def stratum_of(cohort: "Cohort", strata: list[str]) -> np.ndarray[Any, Any]:
-    """Return the position of each patient's class in ``strata``; -1 where it is not known."""
-    if strata == [""]:
-        return np.zeros(len(cohort), dtype=np.int64)
-    names = _classes(cohort)
-    if names is None:
-        return np.full(len(cohort), -1, dtype=np.int64)
-    return pd.Categorical(names, categories=strata).codes.astype(np.int64)
+def _head(network: TaskNetwork) -> LogisticHazard:
+    assert isinstance(network.head, LogisticHazard)
+    return network.head
 
 
-def _classes(cohort: "Cohort") -> "pd.Series[str] | None":
-    columns = [c for c in cohort.strata if c in cohort.obs]
-    if not columns:
-        return None
-    parts = cohort.obs[columns].astype("string")
-    return parts[columns[0]].str.cat(parts[columns[1:]], sep=" ")
+def _discrete(data: Labelled) -> Discrete:
+    assert isinstance(data.target, Discrete)
+    return data.target
