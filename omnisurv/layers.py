@@ -34,8 +34,17 @@ def pack(
     return packed, usable, columns
 
 
+def mask_of(usable: Bool[Tensor, "b k"]) -> Bool[Tensor, "b 1 1 k"] | None:
+    """Return which keys attention may read; None for all, which is the fastest."""
+    return None if bool(usable.all()) else usable[:, None, None, :]
+
+
 class Attention(nn.Module):
-    """Multi-head attention of every row on the keys that ``usable`` allows (True = usable)."""
+    """Multi-head attention of every row on the keys that the mask allows (True = usable).
+
+    Dropout forgets what a key says to a head, for all queries alike: one number for each pair, as
+    is usual, would take the memory that fused attention saves.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -51,18 +60,14 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "b q d"],
         context: Float[Tensor, "b k d"],
-        usable: Bool[Tensor, "b k"],
+        mask: Bool[Tensor, "b 1 1 k"] | None,
     ) -> Float[Tensor, "b q d"]:
         """Return what each of the q rows reads from the k context tokens."""
         q = self._split(self.query(x))
-        k, v = self.key_value(context).chunk(2, dim=-1)
-        read = F.scaled_dot_product_attention(
-            q,
-            self._split(k),
-            self._split(v),
-            attn_mask=usable[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        k, v = (self._split(part) for part in self.key_value(context).chunk(2, dim=-1))
+        if self.training and self.dropout:
+            v = v * F.dropout(v.new_ones(*v.shape[:3], 1), self.dropout)
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(read.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -70,11 +75,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block (ViT-MAE's), whose keys are the first tokens of the sequence.
-
-    Only the first ``usable.shape[1]`` tokens are keys; tokens after them are queries that
-    nobody sees. With all tokens as keys this is the ordinary block.
-    """
+    """Pre-norm transformer block (ViT-MAE's)."""
 
     def __init__(self, dim: int, heads: int, mlp: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -87,23 +88,29 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "b q d"], usable: Bool[Tensor, "b k"]
+        self,
+        x: Float[Tensor, "b q d"],
+        mask: Bool[Tensor, "b 1 1 k"] | None = None,
+        keys: int | None = None,
     ) -> Float[Tensor, "b q d"]:
-        """Return the updated sequence, same shape."""
+        """Return the updated sequence, same shape.
+
+        Only the first ``keys`` tokens are keys; tokens after them are queries that nobody sees.
+        """
         normed = self.norm_attention(x)
-        return self._update(x, normed, normed[:, : usable.shape[1]], usable)
+        return self._update(x, normed, normed[:, :keys], mask)
 
     def read(
         self,
         x: Float[Tensor, "b q d"],
         keys: Float[Tensor, "b k d"],
-        usable: Bool[Tensor, "b k"],
+        mask: Bool[Tensor, "b 1 1 k"] | None,
     ) -> Float[Tensor, "b q d"]:
         """Return x, updated by what it reads from keys of another sequence."""
-        return self._update(x, self.norm_attention(x), self.norm_attention(keys), usable)
+        return self._update(x, self.norm_attention(x), self.norm_attention(keys), mask)
 
-    def _update(self, x: Tensor, queries: Tensor, keys: Tensor, usable: Tensor) -> Tensor:
-        x = x + self.drop(self.attention(queries, keys, usable))
+    def _update(self, x: Tensor, queries: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.drop(self.attention(queries, keys, mask))
         return x + self.drop(self.mlp(self.norm_mlp(x)))
 
 

@@ -54,6 +54,8 @@ class Loop:
     progress: Callable[[str, int, int, str], None] | None = None
     """Called with (label, epoch, epochs, text) after each epoch."""
     label: str = "train"
+    watch: Callable[[nn.Module, int], None] | None = None
+    """Called with (network, epoch) after each validation; what it raises ends the training."""
 
 
 def optimise(
@@ -74,7 +76,7 @@ def optimise(
     from lightning.fabric import Fabric
 
     fabric = Fabric(accelerator="auto", devices=1, precision=loop.precision)
-    optimiser = torch.optim.AdamW(_decay_groups(network, stage), lr=stage.lr)
+    optimiser = torch.optim.AdamW(_decay_groups(network, stage), lr=stage.lr, fused=True)
     model, wrapped = fabric.setup(network, optimiser)
     generator = torch.Generator().manual_seed(loop.seed)
     state = State(origin=_origin(network, patients, stage, loop))
@@ -109,6 +111,8 @@ def optimise(
                     _write(loop.checkpoint, state, network, optimiser, generator)
             if loop.progress is not None:
                 loop.progress(loop.label, state.epoch, stage.epochs, f"loss {row['train']:.3f}")
+            if loop.watch is not None and "validation" in row:
+                loop.watch(network.eval(), state.epoch)
     _load_weights(network, state.best_weights)
     network.cpu().eval()
     for row in state.history:

@@ -139,10 +139,10 @@ class Batch:
         there = self.observed if kept is None else self.observed & kept
         return Batch(patches, self.layout)._knowing(there)
 
-    def chunks(self) -> Iterator[Int[Tensor, " _"]]:
+    def chunks(self, most: int = MOST) -> Iterator[Int[Tensor, " _"]]:
         """Yield the positions of all patients, few enough at a time to be loaded."""
         size = sum(self.layout.lengths[n] * self.layout.widths[n] for n in self.layout.lengths)
-        yield from torch.arange(len(self)).split(max(1, min(MOST, CHUNK // max(size, 1))))
+        yield from torch.arange(len(self)).split(max(1, min(most, CHUNK // max(size, 1))))
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch, loaded, on another device."""

@@ -1,13 +1,14 @@
 """The joint decoder: any slot of any modality, predicted from whatever was visible."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import nn
 
 from omnisurv.core.batch import Layout
 from omnisurv.core.encoder import Latent
-from omnisurv.layers import Block, pack, positions
+from omnisurv.layers import Block, mask_of, pack, positions
 from omnisurv.shapes import Bool, Float, Tensor
 
 
@@ -78,19 +79,27 @@ class Decoder(nn.Module):
         Returns:
             For each modality (b, l, p); NaN where a slot was not wanted.
         """
-        rows, slots = wanted.nonzero(as_tuple=True)
+        patches = self.patches(latent, wanted)
+        predicted = {}
+        for name, where in self.layout.slices.items():
+            mine = wanted[:, where]
+            dense = patches[name].new_full((*mine.shape, self.layout.widths[name]), torch.nan)
+            predicted[name] = dense.index_put(mine.nonzero(as_tuple=True), patches[name])
+        return predicted
+
+    def patches(self, latent: Latent, wanted: Bool[Tensor, "b n"]) -> dict[str, Tensor]:
+        """Predict the patches of the wanted slots: of each modality (m, p), patient by patient."""
+        slots = wanted.nonzero(as_tuple=True)[1]
         states = self._states(latent, wanted)
         predicted = {}
         for name, where in self.layout.slices.items():
-            shape = (len(wanted), self.layout.lengths[name], self.layout.widths[name])
-            dense = states.new_full(shape, torch.nan)
             mine = (slots >= where.start) & (slots < where.stop)
-            if bool(mine.any()):
-                inside = slots[mine] - where.start
+            inside = slots[mine] - where.start
+            if len(inside):
                 predict = self.predicts[self.shares.get(name, name)]
-                patch = predict(states[mine], inside) * self.trust(name)[inside]
-                dense = dense.to(patch.dtype).index_put((rows[mine], inside), patch)
-            predicted[name] = dense
+                predicted[name] = predict(states[mine], inside) * self.trust(name)[inside]
+            else:
+                predicted[name] = states.new_zeros(0, self.layout.widths[name])
         return predicted
 
     def imagine(
@@ -110,16 +119,21 @@ class Decoder(nn.Module):
         summary = self.project(latent.summary)[:, None]
         seen = self.project(latent.tokens) + place[latent.slots]
         context = torch.cat([summary, seen], dim=1)
-        keys = torch.cat([latent.usable.new_ones(len(seen), 1), latent.usable], dim=1)
+        usable = torch.cat([latent.usable.new_ones(len(seen), 1), latent.usable], dim=1)
         queries, _, columns = pack(self.mask_token + place[slots], rows, len(seen))
         if self.mutual:
-            read = keys.new_zeros(queries.shape[:2]).index_put((rows, columns), hidden[rows, slots])
-            keys = torch.cat([keys, read], dim=1)
+            blank = usable.new_zeros(queries.shape[:2])
+            read = blank.index_put((rows, columns), hidden[rows, slots])
+            usable = torch.cat([usable, read], dim=1)
+        mask, keys = mask_of(usable), usable.shape[1]
         sequence = torch.cat([context, queries], dim=1)
-        for block in self.blocks:
-            sequence = block(sequence, keys)
+        for block in self.blocks[:-1]:
+            sequence = block(sequence, mask, keys)
+        states = sequence[:, context.shape[1] :]
+        for block in self.blocks[-1:]:  # nobody reads what it would make of the context
+            states = cast(Block, block).read(states, sequence[:, :keys], mask)
         mine = wanted[rows, slots]
-        return self.norm(sequence[rows[mine], columns[mine] + context.shape[1]])
+        return self.norm(states[rows[mine], columns[mine]])
 
     def _hidden(self, latent: Latent, wanted: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
         """Return which slots the encoder was not given."""

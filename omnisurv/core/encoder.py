@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from omnisurv.core.batch import Batch, Layout
-from omnisurv.layers import Block, pack, positions
+from omnisurv.layers import Block, mask_of, pack, positions
 from omnisurv.shapes import Bool, Float, Int, Tensor
 
 
@@ -106,8 +106,9 @@ class Encoder(nn.Module):
             group = rows * (self.layout.lengths[name] // size) + inside // size
             present, own_row = group.unique(return_inverse=True)
             packed, usable, columns = pack(tokens, own_row, len(present))
+            mask = mask_of(usable)
             for block in blocks:
-                packed = block(packed, usable)
+                packed = block(packed, mask)
             tokens = self.norms[name](packed[own_row, columns])
         return tokens, rows, inside + where.start
 
@@ -120,10 +121,10 @@ class Encoder(nn.Module):
             return Latent(summary, packed, usable, slots, ())
         head = self.class_token.expand(len(packed), 1, -1)
         sequence = torch.cat([head, packed], dim=1)
-        keys = torch.cat([usable.new_ones(len(usable), 1), usable], dim=1)
+        mask = mask_of(torch.cat([usable.new_ones(len(usable), 1), usable], dim=1))
         hidden = []
         for block in self.trunk:
-            sequence = block(sequence, keys)
+            sequence = block(sequence, mask)
             hidden.append(sequence[:, 1:])
         sequence = self.norm(sequence)
         return Latent(sequence[:, 0], sequence[:, 1:], usable, slots, tuple(hidden))

@@ -13,18 +13,18 @@ def masked_mse(
 ) -> dict[str, Float[Tensor, ""]]:
     """Return each modality's mean squared error over measured values of scored tokens.
 
-    Modalities without any scored value are left out, so that no mean is ever taken of nothing.
+    ``predicted`` holds the scored tokens' patches (m, p), patient by patient. Modalities without
+    any scored value are left out, so that no mean is ever taken of nothing.
 
     Source: impuTMAE eq. 2 (masked patches of modalities that are there).
     """
     errors = {}
     for name, where in batch.layout.slices.items():
-        chosen = scored[:, where]
-        target = batch.patches[name][chosen]
+        target = batch.patches[name][scored[:, where]]
         measured = target.isfinite()
         count = measured.sum()
         if bool(count):
-            difference = (predicted[name][chosen] - target).where(measured, 0.0)
+            difference = (predicted[name] - target).where(measured, 0.0)
             errors[name] = difference.square().sum() / count
     return errors
 

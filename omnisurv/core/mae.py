@@ -58,6 +58,6 @@ class MultimodalMAE(nn.Module):
         """
         scored = batch.observed & ~visible
         latent = self.encode(given or batch, visible)
-        errors = masked_mse(self.decoder(latent, scored), batch, scored)
+        errors = masked_mse(self.decoder.patches(latent, scored), batch, scored)
         loss = total(errors, self.weights, latent.summary)
         return loss / max(len(errors), 1) if self.average else loss, errors

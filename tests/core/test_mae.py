@@ -120,7 +120,8 @@ def test_masked_mse_equals_loops(batch, layout):
     generator = torch.Generator().manual_seed(0)
     predicted = {n: torch.randn(p.shape, generator=generator) for n, p in batch.patches.items()}
     scored = torch.rand(batch.observed.shape, generator=generator) < 0.7
-    errors = masked_mse(predicted, batch, scored)
+    packed = {name: predicted[name][scored[:, where]] for name, where in layout.slices.items()}
+    errors = masked_mse(packed, batch, scored)
     for name, where in layout.slices.items():
         squares = [
             (float(predicted[name][row, slot, value] - target)) ** 2
