@@ -130,14 +130,21 @@ class FeatureTokeniser:
         """Return values in the modality's own unit, features in the tokeniser's order."""
         import anndata
 
+        values = self.scale.invert(self.by_feature(patches)).astype(np.float32)
+        obs = pd.DataFrame(index=pd.Index([str(p) for p in patients], name="patient"))
+        var = pd.DataFrame(index=pd.Index(self.features, name="feature"))
+        return anndata.AnnData(values, obs=obs, var=var, uns={"scale": self.unit})
+
+    def by_feature(self, patches: NDArray[Any]) -> Floats:
+        """Return the numbers of patches in the order of the features, as they stand, (n, f).
+
+        Where each patient's median travels along, it is one more column.
+        """
         z = np.full((len(patches), self._slot.max() + 1), np.nan)
         flat = np.asarray(patches, dtype=float).reshape(len(patches), -1)
         real = self._slot.ravel() >= 0
         z[:, self._slot.ravel()[real]] = flat[:, real]
-        values = self.scale.invert(z).astype(np.float32)
-        obs = pd.DataFrame(index=pd.Index([str(p) for p in patients], name="patient"))
-        var = pd.DataFrame(index=pd.Index(self.features, name="feature"))
-        return anndata.AnnData(values, obs=obs, var=var, uns={"scale": self.unit})
+        return z
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return all that was fitted."""

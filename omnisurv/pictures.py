@@ -85,16 +85,19 @@ class PictureTokeniser:
 
     def untokenise(self, patches: NDArray[Any], patients: Sequence[str]) -> Values:
         """Return (n, blocks, *space, channels) in the unit of the store."""
+        return self.joined(patches) * self.spread + self.center
+
+    def joined(self, patches: NDArray[Any]) -> Values:
+        """Return the numbers of patches in their places, as they stand, of the same shape."""
         axes = len(self.space)
         sides = [part for count in self.grid for part in (count, self.patch)]
         split = np.asarray(patches, np.float32).reshape(
-            len(patients), self.blocks, *self.grid, *[self.patch] * axes, self.channels
+            len(patches), self.blocks, *self.grid, *[self.patch] * axes, self.channels
         )
         order = [part for axis in range(axes) for part in (2 + axis, 2 + axes + axis)]
         joined = split.transpose(0, 1, *order, 2 + 2 * axes)
         assert joined.shape[2:-1] == tuple(sides)
-        values = joined.reshape(len(patients), self.blocks, *self.space, self.channels)
-        return values * self.spread + self.center
+        return joined.reshape(len(patches), self.blocks, *self.space, self.channels)
 
     def state(self) -> State:
         """Return all that was fitted."""

@@ -9,6 +9,7 @@ import yaml
 
 from omnisurv.data.images import Images
 from omnisurv.data.readers.stored import write_stored
+from omnisurv.data.segmentation import shared_cube
 from omnisurv.data.spec import DataSpec, ModalitySpec
 from omnisurv.errors import DataError
 from omnisurv.files import atomic, writable
@@ -60,6 +61,8 @@ def preprocess(cohort: "Cohort", root: str | Path, out: str | Path) -> Path:
             _copy(modality.source.path, root, out)
             continue
         written["modalities"][name]["source"] = source
+    if cohort.label_maps is not None:
+        written["segmentation"] |= _write_label_maps(cohort.label_maps, spec, out)
     for table in _tables(spec):
         _copy(table, root, out)
     with atomic(out / "audit.csv") as path:
@@ -93,6 +96,17 @@ def _write_pictures(data: Images, modality: ModalitySpec, out: Path, name: str) 
     options = kinds.get(modality.kind).Options(**modality.options)
     write_stored(data, index, options.model_dump(mode="json"))
     return {"format": "store", "path": f"{STORE}/{index.name}"}
+
+
+def _write_label_maps(maps: Images, spec: DataSpec, out: Path) -> dict[str, Any]:
+    """Write the index of the label maps; return what reads it, their edition told."""
+    assert spec.segmentation is not None
+    index = writable(out / STORE) / "segmentation.labels.json"
+    cube = shared_cube(spec.modalities, spec.name)
+    told = {str(entry.meta["edition"]) for entry in maps.entries}
+    edition = told.pop() if told else spec.segmentation.labels
+    write_stored(maps, index, {**cube, "labels": edition})
+    return {"source": {"format": "store", "path": f"{STORE}/{index.name}"}, "labels": edition}
 
 
 def _write_table(data: "AnnData", spec: DataSpec, out: Path, name: str) -> dict[str, Any]:

@@ -286,12 +286,12 @@ def test_kinds_read_their_pictures_back(kind, tmp_path):
     for row in range(len(images)):
         np.testing.assert_array_equal(again.array(row), images.array(row))
         assert again.meta(row) == json.loads(json.dumps(images.meta(row)))
-    size = "tile" if "tile" in modality.options.model_fields_set else "size"
-    double = {**modality.options.model_dump(), size: 2 * getattr(modality.options, size)}
-    other = type(modality)(modality.name, modality.Options(**double))
-    with pytest.raises(
-        DataError, match=f"was decoded with `{size}: 8`, the spec says `{size}: 16`"
-    ):
+    before = modality.options.model_dump()
+    key = next(name for name in ("tile", "size", "slides") if name in before)
+    value = "frozen" if key == "slides" else 2 * before[key]
+    other = type(modality)(modality.name, modality.Options(**{**before, key: value}))
+    says = f"was decoded with `{key}: {before[key]}`, the spec says `{key}: {value}`"
+    with pytest.raises(DataError, match=says):
         other.read(source, context)
 
 

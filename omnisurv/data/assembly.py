@@ -14,6 +14,7 @@ from omnisurv.data.censorship import question_times
 from omnisurv.data.endpoint import read_endpoint
 from omnisurv.data.images import Data, Images
 from omnisurv.data.readers.context import ReadContext
+from omnisurv.data.segmentation import shared_cube
 from omnisurv.data.spec import DataSpec, Label, Splits
 from omnisurv.data.store import Store, default_folder
 from omnisurv.data.tables import (
@@ -26,7 +27,7 @@ from omnisurv.data.tables import (
 from omnisurv.errors import DataError
 from omnisurv.registry import modalities as kinds
 
-Parts = tuple[pd.DataFrame, dict[str, Data], pd.DataFrame]
+Parts = tuple[pd.DataFrame, dict[str, Data], pd.DataFrame, Images | None]
 
 PROJECT_COLUMNS = ("project_id", "project.project_id", "cases.project_id", "project", "type",
                    "cancer type abbreviation")  # fmt: skip
@@ -35,7 +36,7 @@ HOSPITAL = "tissue_source_site"
 
 
 def assemble(spec: DataSpec, root: Path, store: Store | None = None) -> Parts:
-    """Return obs, modalities and audit of the cohort.
+    """Return obs, modalities, audit and label maps of the cohort.
 
     Args:
         spec: what the cohort is made of.
@@ -64,7 +65,8 @@ def assemble(spec: DataSpec, root: Path, store: Store | None = None) -> Parts:
     patients = _join(spec, endpoint, modalities, audit)
     obs = endpoint.reindex(patients).join(labels.reindex(patients))
     _add_splits(obs, spec, context.named("splits"))
-    return obs, modalities, audit.frame()
+    label_maps = _read_label_maps(spec, modalities, context.named("segmentation"))
+    return obs, modalities, audit.frame(), label_maps
 
 
 def _read_endpoint(
@@ -132,6 +134,25 @@ def _read_modality(spec: DataSpec, name: str, context: ReadContext) -> Data:
         raise DataError(f"modality '{name}': {error}") from None
     _check_values(data, name, mine, part.source.path)
     return data
+
+
+def _read_label_maps(
+    spec: DataSpec, modalities: Mapping[str, Data], context: ReadContext
+) -> Images | None:
+    if spec.segmentation is None:
+        return None
+    from omnisurv.data.readers.labels import read_labels
+
+    scans = {
+        name: data
+        for name, data in modalities.items()
+        if spec.modalities[name].kind == "mri" and isinstance(data, Images)
+    }
+    cube = shared_cube(spec.modalities, spec.name)
+    try:
+        return read_labels(spec.segmentation, context, cube, scans)
+    except DataError as error:
+        raise type(error)(f"segmentation: {error}") from None
 
 
 def _check_values(data: Data, name: str, context: ReadContext, file: str) -> None:

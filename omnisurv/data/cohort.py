@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,13 @@ import pandas as pd
 
 from omnisurv.data import splits as dividing
 from omnisurv.data.audit import COLUMNS, some, warnings_of
+from omnisurv.data.checks import (
+    availability_of,
+    check_data,
+    check_names,
+    check_obs,
+    missing_share,
+)
 from omnisurv.data.images import Data, Images
 from omnisurv.data.spec import DataSpec, Splits
 from omnisurv.errors import DataError, did_you_mean
@@ -37,15 +45,19 @@ class Cohort:
         modalities: dict[str, Data],
         spec: DataSpec | None = None,
         audit: pd.DataFrame | None = None,
+        label_maps: Images | None = None,
     ) -> None:
-        self.obs = _check_obs(obs)
+        self.obs = check_obs(obs)
         self._shared = {
-            name: _check_data(name, data, self.obs.index) for name, data in modalities.items()
+            name: check_data(name, data, self.obs.index) for name, data in modalities.items()
         }
         self._own: dict[str, Data] = {}
-        self.availability = _availability(self._shared, self.obs.index)
+        self.availability = availability_of(self._shared, self.obs.index)
         self.spec = spec
         self.audit = pd.DataFrame(columns=list(COLUMNS), dtype=str) if audit is None else audit
+        self._all_maps = label_maps
+        if label_maps is not None:
+            check_names("label_maps", label_maps, self.obs.index)
 
     @classmethod
     def from_spec(
@@ -69,8 +81,8 @@ class Cohort:
         from omnisurv.data.spec import resolve_root
 
         parsed = spec if isinstance(spec, DataSpec) else DataSpec.load(spec)
-        obs, modalities, audit = assemble(parsed, resolve_root(spec, root), store)
-        return cls(obs, modalities, parsed, audit)
+        obs, modalities, audit, label_maps = assemble(parsed, resolve_root(spec, root), store)
+        return cls(obs, modalities, parsed, audit, label_maps)
 
     @property
     def patients(self) -> pd.Index:
@@ -91,6 +103,17 @@ class Cohort:
     def has_endpoint(self) -> "pd.Series[bool]":
         """True for patients with a positive time and a known event."""
         return (self.obs["time"] > 0) & self.obs["event"].notna()
+
+    @cached_property
+    def label_maps(self) -> Images | None:
+        """Label maps of the patients who have one, in order; None if the spec names none.
+
+        uint8 (x, y, z) of common labels (``omnisurv.data.regions``) on the cube of the patient's
+        MRI, 255 outside the volume. They are no modality: no model is given them.
+        """
+        if self._all_maps is None:
+            return None
+        return self._all_maps[self.patients[self.patients.isin(self._all_maps.obs_names)]]
 
     @property
     def warnings(self) -> list[str]:
@@ -150,14 +173,19 @@ class Cohort:
         return self.subset(dev), self.subset(test)
 
     def folds(
-        self, n: int | None = None, repeats: int | None = None, seed: int | None = None
+        self,
+        n: int | None = None,
+        repeats: int | None = None,
+        seed: int | None = None,
+        label: str | None = None,
     ) -> "list[tuple[Cohort, Cohort]]":
         """Return (train, test) of each fold; what is None is as the spec says.
 
         Patients without a usable endpoint are trained on or go with their group; they are never
-        scored.
+        scored. Given a label, its classes are what folds hold alike, and who has none is not
+        scored; endpoints are not looked at.
         """
-        parts = dividing.folds(self.obs, self._splits, n, repeats, seed)
+        parts = dividing.folds(self.obs, self._splits, n, repeats, seed, label)
         return [(self.subset(train), self.subset(test)) for train, test in parts]
 
     def require_disjoint(self, other: "Cohort") -> None:
@@ -171,7 +199,7 @@ class Cohort:
         return [hashlib.sha256(str(p).encode()).hexdigest()[:16] for p in self.patients]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of ids, endpoint and all values."""
+        """Return the SHA-256 of ids, endpoint, all values and label maps."""
         digest = hashlib.sha256("\n".join(map(str, self.patients)).encode())
         digest.update(self.obs[["time", "event"]].to_numpy(float).tobytes())
         for name in sorted(self._shared):
@@ -182,6 +210,9 @@ class Cohort:
             names = "\n".join([name, *data.obs_names, *data.var_names])
             digest.update(names.encode())
             digest.update(np.ascontiguousarray(data.X, dtype=np.float32).tobytes())
+        if self.label_maps is not None:
+            told = [f"{entry.key} {entry.meta.get('edition')}" for entry in self.label_maps.entries]
+            digest.update("\n".join(["label maps", *self.label_maps.obs_names, *told]).encode())
         return digest.hexdigest()
 
     def summary(self) -> pd.DataFrame:
@@ -194,7 +225,7 @@ class Cohort:
                 "patients": int(who.sum()),
                 "events": int((self.obs["event"][who & self.has_endpoint] == 1).sum()),
                 "features": data.n_vars,
-                "missing_values": _missing(data),
+                "missing_values": missing_share(data),
             }
         columns = ["patients", "events", "features", "missing_values"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("modality")
@@ -223,7 +254,7 @@ class Cohort:
         new = object.__new__(Cohort)
         new.obs, new._shared, new._own = obs, shared, {}
         new.availability = self.availability.loc[obs.index, list(shared)]
-        new.spec, new.audit = spec, self.audit
+        new.spec, new.audit, new._all_maps = spec, self.audit, self._all_maps
         return new
 
     def __repr__(self) -> str:
@@ -235,6 +266,7 @@ class Cohort:
         name = f"{self.spec.name}: " if self.spec else ""
         return f"{name}{len(self)} patients, {int(self.has_endpoint.sum())} with endpoint, " + (
             f"{events} events"
+            + ("" if self.label_maps is None else f", {len(self.label_maps)} label maps")
         )
 
     def _repr_html_(self) -> str:
@@ -243,63 +275,3 @@ class Cohort:
         table = self.summary().to_html(float_format=lambda share: f"{share:.1%}")
         notes = "".join(f"<li>{html.escape(line)}</li>" for line in self.warnings)
         return f"<b>{html.escape(self._headline())}</b>{table}<ul>{notes}</ul>"
-
-
-def _check_obs(obs: pd.DataFrame) -> pd.DataFrame:
-    checked = obs.copy()
-    checked.index = pd.Index(obs.index.astype(str), name="patient", dtype=object)
-    twice = checked.index[checked.index.duplicated()].unique()
-    if len(twice):
-        raise DataError(f"{len(twice)} patients have more than one row: {some(twice)}; keep one")
-    for name in ("time", "event"):
-        checked[name] = pd.Series(checked.get(name, np.nan), index=checked.index, dtype=float)
-    wrong = checked.index[~checked["event"].isin([0.0, 1.0]) & checked["event"].notna()]
-    if len(wrong):
-        raise DataError(f"event must be 0, 1 or missing; it is not for {some(wrong)}")
-    rest = [name for name in checked if name not in ("time", "event")]
-    return checked[["time", "event", *rest]].sort_index()
-
-
-def _check_data(name: str, data: Data, patients: pd.Index) -> Data:
-    """Return the modality in cohort order, float32; raise DataError if it cannot be used."""
-    names = pd.Index(data.obs_names.astype(str), dtype=object)
-    twice = names[names.duplicated()].unique()
-    if len(twice):
-        raise DataError(f"modality '{name}' has more than one row of {some(twice)}; keep one")
-    unknown = names.difference(patients)
-    if len(unknown):
-        raise DataError(f"modality '{name}' has patients that obs lacks: {some(unknown)}")
-    if isinstance(data, Images):
-        return data[names.argsort()]
-    values = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
-    values = values.astype(np.float32, copy=False)
-    infinite = np.isinf(values)
-    if infinite.any():
-        columns = data.var_names[infinite.any(axis=0)]
-        raise DataError(
-            f"modality '{name}' has {int(infinite.sum())} infinite values, in {some(columns)}; "
-            "make NaN of what was not measured"
-        )
-    order = names.argsort()
-    tidy = bool((order == np.arange(len(order))).all())
-    if tidy and values is data.X:
-        return data
-    fixed = data.copy()
-    fixed.X = values.copy() if values is data.X else values
-    return fixed if tidy else fixed[order].copy()
-
-
-def _missing(data: Data) -> float:
-    """Return the share of values not measured in patients who have the modality."""
-    if isinstance(data, Images):
-        return 0.0 if len(data) else np.nan
-    return float(np.isnan(data.X).mean()) if data.X.size else np.nan
-
-
-def _availability(modalities: dict[str, Data], patients: pd.Index) -> pd.DataFrame:
-    table: dict[str, Any] = {}
-    for name, data in modalities.items():
-        has = True if isinstance(data, Images) else np.isfinite(data.X).any(axis=1)
-        measured = pd.Series(has, index=data.obs_names)
-        table[name] = measured.reindex(patients, fill_value=False).to_numpy(dtype=bool)
-    return pd.DataFrame(table, index=patients, dtype=bool)

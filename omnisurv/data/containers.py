@@ -1,11 +1,15 @@
 """Cohorts as MuData and back: availability, endpoint, labels and spec kept."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from omnisurv.data.frames import spec_in_memory, usual_kind
 from omnisurv.data.images import Images
+from omnisurv.data.readers.sniff import sniff_scale, sniff_types
 from omnisurv.data.spec import DataSpec
 from omnisurv.errors import DataError
 
@@ -25,27 +29,33 @@ def to_mudata(cohort: "Cohort") -> "MuData":
     ``uns["omnisurv"]``, beside spec and audit. Where modalities share feature names (EGFR has an
     expression and a copy number), all names get their modality in front: ``rna:EGFR``.
     """
-    import mudata
-
-    # For good, not for this block: writing the object updates it again, and would warn.
-    mudata.set_options(pull_on_update=False)
     tables = {name: cohort[name] for name in cohort.modalities}
-    parts = {n: data.copy() for n, data in tables.items() if not isinstance(data, Images)}
-    names = pd.Index([feature for part in parts.values() for feature in part.var_names])
-    if not names.is_unique:
-        for name, part in parts.items():
-            part.var_names = [f"{name}:{feature}" for feature in part.var_names]
-    data = mudata.MuData(parts)
+    parts = {n: data for n, data in tables.items() if not isinstance(data, Images)}
+    data, prefixed = join(parts)
     for column in cohort.obs:
         data.obs[column] = cohort.obs[column].reindex(data.obs_names)
     data.uns[KEY] = {
         "obs": _plain(cohort.obs),
         "audit": cohort.audit.reset_index(drop=True).rename(index=str),
         "spec": cohort.spec.model_dump_json() if cohort.spec else "",
-        "prefixed": not names.is_unique,
+        "prefixed": prefixed,
         "categories": json.dumps(_categories(cohort.obs)),
     }
     return data
+
+
+def join(tables: "Mapping[str, AnnData]") -> "tuple[MuData, bool]":
+    """Return copies of tables as MuData, and whether all names got their modality in front."""
+    import mudata
+
+    # For good, not for this block: writing the object updates it again, and would warn.
+    mudata.set_options(pull_on_update=False)
+    parts = {name: table.copy() for name, table in tables.items()}
+    names = pd.Index([feature for part in parts.values() for feature in part.var_names])
+    if not names.is_unique:
+        for name, part in parts.items():
+            part.var_names = [f"{name}:{feature}" for feature in part.var_names]
+    return mudata.MuData(parts), not names.is_unique
 
 
 def cohort_parts(
@@ -60,7 +70,7 @@ def cohort_parts(
             raise DataError(
                 f"mudata.obs has no column {sorted(missing)}; add `time` in days and `event` (0, 1)"
             )
-        return data.obs.copy(), modalities, spec, None
+        return data.obs.copy(), modalities, _of_others(modalities, spec), None
     if ours["prefixed"]:
         for name, part in modalities.items():
             part.var_names = part.var_names.str.removeprefix(f"{name}:")
@@ -68,6 +78,25 @@ def cohort_parts(
     if spec is None and ours["spec"]:
         spec = DataSpec.model_validate_json(ours["spec"])
     return obs, modalities, spec, ours["audit"].reset_index(drop=True)
+
+
+def _of_others(modalities: "Mapping[str, AnnData]", spec: DataSpec | None) -> DataSpec:
+    """Note what values and names tell where tables do not: scales and types, kinds.
+
+    Raises:
+        DataError: the scale of expression or methylation is ambiguous.
+    """
+    given = spec.modalities if spec is not None else {}
+    kinds = {n: given[n].kind if n in given else usual_kind(n) for n in modalities}
+    for name, table in modalities.items():
+        values = table.X.toarray() if hasattr(table.X, "toarray") else np.asarray(table.X)
+        if "scale" not in table.uns:
+            where = f'mdata["{name}"].uns["scale"]'
+            table.uns["scale"] = sniff_scale(values, kinds[name], where)
+        if kinds[name] == "table" and "type" not in table.var:
+            table.var["feature"] = table.var_names.astype(str)
+            table.var["type"] = sniff_types(values)
+    return spec or spec_in_memory({name: {"kind": kind} for name, kind in kinds.items()})
 
 
 def _categories(obs: pd.DataFrame) -> dict[str, list[str]]:

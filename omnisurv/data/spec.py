@@ -10,6 +10,7 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from omnisurv.config import Settings, parse
+from omnisurv.data.segmentation import Segmentation, shared_cube, with_label_source
 from omnisurv.data.sources import Names, Source
 from omnisurv.errors import SpecError, did_you_mean
 from omnisurv.registry import modalities as kinds
@@ -20,6 +21,7 @@ __all__ = [
     "Label",
     "ModalitySpec",
     "PatientRule",
+    "Segmentation",
     "Source",
     "Splits",
     "resolve_root",
@@ -166,6 +168,8 @@ class DataSpec(Settings):
     endpoint: Endpoint | None = None
     labels: dict[str, Label] = Field(default_factory=dict)
     strata: tuple[str, ...] = ()
+    segmentation: Segmentation | None = None
+    """Label maps of the MRI sequences, whose cubes must then be cut alike."""
     modalities: Annotated[dict[str, ModalitySpec], Field(min_length=1)]
     splits: Splits = Splits()
 
@@ -206,9 +210,15 @@ class DataSpec(Settings):
             name: _with_source(modality, f"{where}: modalities.{name}")
             for name, modality in written.items()
         }
-        spec = parse(cls, {**values, "modalities": checked}, where)
+        told = {**values, "modalities": checked}
+        maps = values.get("segmentation")
+        if isinstance(maps, Mapping):
+            told["segmentation"] = with_label_source(maps, f"{where}: segmentation")
+        spec = parse(cls, told, where)
         for name, modality in spec.modalities.items():
             _check_options(modality, f"{where}: modalities.{name}")
+        if spec.segmentation is not None:
+            shared_cube(spec.modalities, where)
         return spec
 
     @classmethod

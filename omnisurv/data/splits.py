@@ -45,48 +45,61 @@ def split(obs: pd.DataFrame, splits: Splits) -> tuple[pd.Index, pd.Index]:
 
 
 def folds(
-    obs: pd.DataFrame, splits: Splits, n: int | None, repeats: int | None, seed: int | None
+    obs: pd.DataFrame,
+    splits: Splits,
+    n: int | None,
+    repeats: int | None,
+    seed: int | None,
+    label: str | None = None,
 ) -> list[tuple[pd.Index, pd.Index]]:
     """Return (train, test) patients of each fold of each repeat; None takes the spec's number.
 
+    With a label, its classes are what the folds hold alike, instead of the spec's strata, and
+    patients without one are only ever trained on.
+
     Raises:
-        DataError: a fold without events, or too few patients or groups.
+        DataError: a fold without events (of one class alone), or too few patients or groups.
     """
     if n is None and "fold" in obs and obs["fold"].notna().any():
-        return _tabled_folds(obs, splits)
+        number = obs["fold"]
+        return _parts(obs, number, sorted(number.dropna().unique()), splits.seed, label)
     n, first = n or splits.folds, splits.seed if seed is None else seed
     parts = []
     for repeat in range(repeats or splits.repeats):
-        number = _assign(obs, n, splits.stratify, first + repeat)
-        parts += _parts(obs, number, range(n), splits.seed)
+        number = _assign(obs, n, splits.stratify, first + repeat, label)
+        parts += _parts(obs, number, range(n), splits.seed, label)
     return parts
 
 
-def _tabled_folds(obs: pd.DataFrame, splits: Splits) -> list[tuple[pd.Index, pd.Index]]:
-    number = obs["fold"]
-    return _parts(obs, number, sorted(number.dropna().unique()), splits.seed)
-
-
 def _parts(
-    obs: pd.DataFrame, number: "pd.Series[Any]", folds: Sequence[Any], seed: int
+    obs: pd.DataFrame,
+    number: "pd.Series[Any]",
+    folds: Sequence[Any],
+    seed: int,
+    label: str | None,
 ) -> list[tuple[pd.Index, pd.Index]]:
     parts = []
     for position, fold in enumerate(folds, start=1):
         inside = (number == fold).to_numpy()
         what = f"fold {position} of {len(folds)}"
-        _require_events(obs[inside], what, seed)
-        _require_events(obs[~inside], f"the training part of {what}", seed)
+        for part, name in ((obs[inside], what), (obs[~inside], f"the training part of {what}")):
+            if label is None:
+                _require_events(part, name, seed)
+            else:
+                _require_classes(part, name, label, seed)
         parts.append((obs.index[~inside], obs.index[inside]))
     return parts
 
 
-def _assign(obs: pd.DataFrame, n: int, stratify: Sequence[str], seed: int) -> "pd.Series[Any]":
+def _assign(
+    obs: pd.DataFrame, n: int, stratify: Sequence[str], seed: int, label: str | None
+) -> "pd.Series[Any]":
     """Return each patient's fold; −1 for those who are only ever trained on."""
     from sklearn.model_selection import StratifiedKFold
 
     number = pd.Series(-1, index=obs.index)
-    scored = obs[_scored(obs)]
-    key = _strata(scored, stratify)
+    scored = obs[_scored(obs) if label is None else obs[label].notna()]
+    key = _strata(scored, stratify if label is None else (label,))
     grouped = "group" in obs
     groups = _groups(obs)
     units, noun = (groups[scored.index].nunique(), "groups") if grouped else (len(key), "patients")
@@ -205,4 +218,13 @@ def _require_events(part: pd.DataFrame, what: str, seed: int) -> None:
         raise DataError(
             f"{what} has no event among its {len(known)} patients; use fewer folds, larger "
             f"groups or another splits.seed than {seed}"
+        )
+
+
+def _require_classes(part: pd.DataFrame, what: str, label: str, seed: int) -> None:
+    known = part[label].dropna()
+    if known.nunique() < 2:
+        raise DataError(
+            f"{what} has {known.nunique()} class of '{label}' among its {len(known)} patients, two "
+            f"are needed; use fewer folds, larger groups or another splits.seed than {seed}"
         )

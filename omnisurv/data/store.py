@@ -18,7 +18,7 @@ from omnisurv.data.workers import given_up, processes
 from omnisurv.errors import DataError, InputError
 from omnisurv.files import atomic, writable
 
-FORMAT = 1
+FORMAT = 2
 """Version of stored arrays; part of every key."""
 WHOLE = 64 * 2**20
 """Files up to this many bytes are hashed whole; of larger ones begin, middle and end."""

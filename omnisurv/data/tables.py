@@ -60,7 +60,7 @@ def load_table(path: Path) -> pd.DataFrame:
         frame = _read(path)
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, UnicodeError) as error:
+    except (OSError, EOFError, KeyError, ValueError, UnicodeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path} cannot be read as a table: {reason}") from None
     frame = frame.loc[:, [c for c in frame if not str(c).startswith("Unnamed:")]]
@@ -74,6 +74,11 @@ def load_table(path: Path) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
+def bare(name: str) -> str:
+    """Return a column's name in lower case, without the GDC portal's prefix."""
+    return _PREFIX.sub("", name).lower()
+
+
 def find_column(frame: pd.DataFrame, name: str, where: str) -> str:
     """Return the column called ``name``, with or without the GDC portal's prefix.
 
@@ -82,8 +87,7 @@ def find_column(frame: pd.DataFrame, name: str, where: str) -> str:
     """
     if name in frame:
         return name
-    bare = _PREFIX.sub("", name).lower()
-    found = [str(c) for c in frame if _PREFIX.sub("", str(c)).lower() == bare]
+    found = [str(c) for c in frame if bare(str(c)) == bare(name)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -218,6 +222,8 @@ def _read(path: Path) -> pd.DataFrame:
         named = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
         frame = frame.reset_index(names=frame.index.name or "patient") if named else frame
         return frame.astype(object).where(frame.notna(), "").astype(str)
+    if path.suffix in (".h5mu", ".h5ad"):
+        return _read_obs(path)
     comments, header = peek(path)
     return pd.read_csv(
         path,
@@ -228,6 +234,17 @@ def _read(path: Path) -> pd.DataFrame:
         encoding="utf-8-sig",
         encoding_errors="replace",
     )
+
+
+def _read_obs(path: Path) -> pd.DataFrame:
+    """Return what stands of the patients in an AnnData or MuData file."""
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path, "r") as file:
+        frame = read_elem(file["obs"])
+    frame = frame.rename_axis("patient").reset_index()
+    return frame.astype(object).where(frame.notna(), "").astype(str)
 
 
 def _read_excel(path: Path) -> pd.DataFrame:

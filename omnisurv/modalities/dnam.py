@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from omnisurv.config import Settings
+from omnisurv.data.readers.h5mu import MudataSource
 from omnisurv.data.sources import MatrixSource, SesameSource, Source
 from omnisurv.features import (
     FeatureTokeniser,
@@ -48,15 +49,17 @@ class Dnam(Modality):
     kind = "dnam"
     summary = "DNA methylation, CpG beta values in patches"
     Options = DnamOptions
-    formats: ClassVar = {"gdc-sesame": SesameSource, "matrix": MatrixSource}
+    formats: ClassVar = {"gdc-sesame": SesameSource, "matrix": MatrixSource, "mudata": MudataSource}
     options: DnamOptions
 
     def read(self, source: Source, context: "ReadContext") -> "AnnData":
-        """Read SeSAMe beta files or a wide matrix."""
-        from omnisurv.data.readers import read_gdc_sesame, read_matrix
+        """Read SeSAMe beta files, a wide matrix or a modality of a MuData file."""
+        from omnisurv.data.readers import read_gdc_sesame, read_matrix, read_mudata
 
         if isinstance(source, SesameSource):
             return read_gdc_sesame(source, context)
+        if isinstance(source, MudataSource):
+            return read_mudata(source, context, kind=self.kind)
         assert isinstance(source, MatrixSource)
         return read_matrix(source, context, kind=self.kind)
 

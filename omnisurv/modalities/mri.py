@@ -12,11 +12,13 @@ from torch import nn
 
 from omnisurv.config import Settings
 from omnisurv.data.images import FilledImages, Images
-from omnisurv.data.readers.brats import BratsSource
+from omnisurv.data.readers.brats import BratsFolder, BratsSource
 from omnisurv.data.readers.nifti import Grid, save_volume
-from omnisurv.data.readers.scans import NiftiSource
+from omnisurv.data.readers.nnunet import NnunetFolder, NnunetSource
+from omnisurv.data.readers.scans import NiftiSource, NiftiTable
 from omnisurv.data.readers.stored import StoredSource
 from omnisurv.data.readers.volumes import measured, place_of, put_back
+from omnisurv.data.regions import Edition
 from omnisurv.data.sources import Source
 from omnisurv.data.store import Entry
 from omnisurv.layers import PatchConv, PatchDeconv, PatchEmbed, PatchLinear
@@ -39,10 +41,12 @@ SHRUNK_BY = 5.0
 class MriOptions(Settings):
     """Options of an MRI sequence."""
 
-    crop: Literal["tumour", "brain"] = "brain"
-    """What the cube is put around: the centroid of the label map (impuTMAE), or the middle of the
-    brain's bounding box. It is shifted to lie inside the volume. A brain larger than the cube is
-    cut off, it is not shrunk: say ``size: 128``, or a coarser ``spacing``."""
+    crop: Literal["tumour", "brain", "centre"] = "brain"
+    """What the cube is put around: the centroid of the label map (impuTMAE), the middle of the
+    brain's bounding box, or the middle of the volume, which is the same for all sequences of a
+    patient (BM-MAE; what ``segmentation`` needs). It is shifted to lie inside the volume. A brain
+    larger than the cube is cut off, it is not shrunk: say ``size: 128``, or a coarser
+    ``spacing``."""
     size: int = Field(default=64, ge=1)
     """Side of the cube in voxels."""
     patch: int = Field(default=16, ge=1)
@@ -53,9 +57,9 @@ class MriOptions(Settings):
     """Bring the sequences of a patient that lie on other grids onto that of the first one."""
     center: bool = True
     """Count values from the mean volume of the training patients, not from the brain's mean."""
-    labels: Literal["auto", "brats15", "brats21", "brats23", "brats24", "any"] = "auto"
-    """Edition of the label maps (``brats21``: 2017 to 2021). All above 0 is tumour, but values
-    that the edition does not have are refused; ``any`` takes them."""
+    labels: Literal["auto", Edition, "any"] = "auto"
+    """Edition of the label maps of ``crop: tumour`` (``brats21``: 2017 to 2021). All above 0 is
+    tumour, but values that the edition does not have are refused; ``any`` takes them."""
 
     @model_validator(mode="after")
     def _patch_divides_size(self) -> "MriOptions":
@@ -81,21 +85,35 @@ class Mri(Modality):
     kind = "mri"
     summary = "MRI sequences as cubes of z-scores"
     Options = MriOptions
-    formats: ClassVar = {"brats": BratsSource, "nifti": NiftiSource, "store": StoredSource}
+    formats: ClassVar = {
+        "brats": BratsSource,
+        "nifti": NiftiSource,
+        "nnunet": NnunetSource,
+        "store": StoredSource,
+    }
+    label_formats: ClassVar = {
+        "brats": BratsFolder,
+        "nifti": NiftiTable,
+        "nnunet": NnunetFolder,
+        "store": StoredSource,
+    }
+    """From what label maps are read."""
     least: ClassVar = 1
     options: MriOptions
 
     def read(self, source: Source, context: "ReadContext") -> Images:
-        """Read a folder of BraTS's layout, the files that a table lists, or decoded arrays."""
-        from omnisurv.data.readers import read_brats, read_nifti, read_stored
+        """Read a folder of BraTS's or nnU-Net's, the files that a table lists, or decoded ones."""
+        from omnisurv.data.readers import read_brats, read_nifti, read_nnunet, read_stored
 
         options = self.options.model_dump(exclude={"patch", "center"})
         if isinstance(source, StoredSource):
             return read_stored(source, context, options)
-        if options["crop"] == "brain":
+        if options["crop"] != "tumour":
             options.pop("labels")  # nothing is decoded anew where it makes no difference
         if isinstance(source, BratsSource):
             return read_brats(source, context, options)
+        if isinstance(source, NnunetSource):
+            return read_nnunet(source, context, options)
         assert isinstance(source, NiftiSource)
         return read_nifti(source, context, options)
 

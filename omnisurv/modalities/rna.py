@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from omnisurv.config import Settings
+from omnisurv.data.readers.h5mu import MudataSource
 from omnisurv.data.sources import MatrixSource, Source, StarSource
 from omnisurv.errors import DataError
 from omnisurv.features import (
@@ -49,15 +50,17 @@ class Rna(Modality):
     kind = "rna"
     summary = "RNA-seq expression, genes in patches"
     Options = RnaOptions
-    formats: ClassVar = {"gdc-star": StarSource, "matrix": MatrixSource}
+    formats: ClassVar = {"gdc-star": StarSource, "matrix": MatrixSource, "mudata": MudataSource}
     options: RnaOptions
 
     def read(self, source: Source, context: "ReadContext") -> "AnnData":
-        """Read GDC STAR files or a wide matrix."""
-        from omnisurv.data.readers import read_gdc_star, read_matrix
+        """Read GDC STAR files, a wide matrix or a modality of a MuData file."""
+        from omnisurv.data.readers import read_gdc_star, read_matrix, read_mudata
 
         if isinstance(source, StarSource):
             return read_gdc_star(source, context, value=self.options.value)
+        if isinstance(source, MudataSource):
+            return read_mudata(source, context, kind=self.kind)
         assert isinstance(source, MatrixSource)
         return read_matrix(source, context, kind=self.kind)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from omnisurv.config import Settings
+from omnisurv.data.readers.h5mu import MudataSource
 from omnisurv.data.sources import MatrixSource, Source, TableSource
 from omnisurv.errors import SpecError, did_you_mean
 from omnisurv.features import (
@@ -60,15 +61,17 @@ class Table(Modality):
     kind = "table"
     summary = "tables: clinical, CNV, mutations, proteins, radiomics"
     Options = TableOptions
-    formats: ClassVar = {"table": TableSource, "matrix": MatrixSource}
+    formats: ClassVar = {"table": TableSource, "matrix": MatrixSource, "mudata": MudataSource}
     options: TableOptions
 
     def read(self, source: Source, context: "ReadContext") -> "AnnData":
-        """Read a clinical table with typed columns, or a wide matrix."""
-        from omnisurv.data.readers import read_matrix, read_table
+        """Read a clinical table with typed columns, a wide matrix or part of a MuData file."""
+        from omnisurv.data.readers import read_matrix, read_mudata, read_table
 
         if isinstance(source, TableSource):
             return read_table(source, context, columns=self._columns())
+        if isinstance(source, MudataSource):
+            return read_mudata(source, context, kind=self.kind, type=self.options.type)
         assert isinstance(source, MatrixSource)
         return read_matrix(source, context, kind=self.kind, type=self.options.type)
 

@@ -101,6 +101,17 @@ def draw_picture_gaps(
     """
     scanned = _having(rng, patients, SCANNED, missing**0.57, informative)
     sectioned = _having(rng, patients, SECTIONED, missing**0.76, informative)
+    has = draw_sequence_gaps(rng, patients, missing, informative)
+    return (has & scanned[:, None]).assign(wsi=sectioned)
+
+
+def draw_sequence_gaps(
+    rng: np.random.Generator, patients: pd.DataFrame, missing: float, informative: bool
+) -> pd.DataFrame:
+    """Draw which sequences a scanned patient has: patients × (t1, t1ce, t2, flair).
+
+    Informative gaps follow the hospital's era.
+    """
     late = (patients["era"] == "late").to_numpy() if informative else np.zeros(len(patients), bool)
     odds = np.array([SEQUENCE_ODDS[name] for name in SEQUENCES])
     if not informative:
@@ -111,8 +122,7 @@ def draw_picture_gaps(
     # Who would have fewer keeps those that were the least likely to go.
     best = np.argsort(-draw, axis=1)[:, :LEAST_SEQUENCES]
     np.put_along_axis(has, best, True, axis=1)
-    frame = pd.DataFrame(has & scanned[:, None], patients.index, list(SEQUENCES))
-    return frame.assign(wsi=sectioned)
+    return pd.DataFrame(has, patients.index, list(SEQUENCES))
 
 
 def _having(

@@ -34,9 +34,9 @@ SLIDES = {
 PEN, BLURRED = 0.12, 0.12
 
 
-def require_packages() -> None:
+def require_packages(names: tuple[str, ...] = PACKAGES) -> None:
     """Raise InputError if a package that writes pictures is not installed."""
-    for name in PACKAGES:
+    for name in names:
         if find_spec(name) is None:
             raise InputError(
                 f"pictures need `pip install 'omnisurv[imaging,wsi]'`: there is no {name}"
@@ -65,7 +65,7 @@ def write_mri(simulated: "SimulatedCohort", out: Path) -> None:
         if segmentation != "none":
             files["seg"] = drawn.labels * np.uint8(segmentation == "whole")
         for name, volume in files.items():
-            _write_nifti(volume, out / "mri" / case / f"{case}-{name}.nii.gz")
+            write_nifti(volume, out / "mri" / case / f"{case}-{name}.nii.gz")
         rows.append((patient, case, segmentation))
     table = pd.DataFrame(rows, columns=["patient", "case", "segmentation"]).sort_values("case")
     (out / "mri").mkdir(exist_ok=True)
@@ -80,11 +80,13 @@ def _segmentation(draw: float) -> str:
     return "empty" if draw < NO_SEGMENTATION + EMPTY_SEGMENTATION else "whole"
 
 
-def _write_nifti(volume: NDArray[Any], path: Path) -> None:
-    """Write a volume; the same volume gives the same bytes."""
+def write_nifti(
+    volume: NDArray[Any], path: Path, where: "NDArray[np.float64] | None" = None
+) -> None:
+    """Write a volume; the same volume gives the same bytes. ``where`` is its affine."""
     import nibabel
 
-    image = nibabel.Nifti1Image(volume, affine())
+    image = nibabel.Nifti1Image(volume, affine() if where is None else where)
     image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))

@@ -76,3 +76,41 @@ PICTURES = """\
     patch: 32
 """
 SPEC_WITH_PICTURES = SPEC.replace("splits:\n", f"{PICTURES}splits:\n")
+
+BRATS = """\
+# A simulated cohort in the layout of BraTS 2021 (truth/ is for judging, no model may read it).
+name: simulated_brats
+recipe: bm_mae:tiny
+patients: {id: brats}
+endpoint: {table: clinical.tsv, time: OS.time, event: OS, unit: days}
+labels:
+  subtype: {table: clinical.tsv, column: subtype, classes: [LGG, GBM]}
+strata: [subtype]
+segmentation: {source: {format: brats, path: mri}, labels: brats21}
+modalities:
+  t1:
+    kind: mri
+    source: {format: brats, path: mri, sequence: t1}
+    crop: centre
+    size: 32
+    patch: 8
+  t1ce:
+    kind: mri
+    source: {format: brats, path: mri, sequence: t1ce}
+    crop: centre
+    size: 32
+    patch: 8
+  t2:
+    kind: mri
+    source: {format: brats, path: mri, sequence: t2}
+    crop: centre
+    size: 32
+    patch: 8
+  flair:
+    kind: mri
+    source: {format: brats, path: mri, sequence: flair}
+    crop: centre
+    size: 32
+    patch: 8
+splits: {test: 0.2, folds: 5, stratify: [event, subtype], seed: 0}
+"""

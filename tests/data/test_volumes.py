@@ -375,6 +375,18 @@ def test_labels_must_be_those_of_the_edition(tmp_path, values, edition, sentence
             decode(scan, seg, **options)
 
 
+def test_labels_that_may_mean_two_things_stop_the_reading(tmp_path, patients):
+    """Without one patient alone, those of the others would still be anybody's guess."""
+    for number, values in enumerate(([1, 2], [3, 4])):
+        labels = np.zeros((8, 8, 8), np.uint8)
+        labels[4, 4, 4:6] = values
+        save(tmp_path / f"mri/P{number}/P{number}_t1ce.nii.gz", brain())
+        save(tmp_path / f"mri/P{number}/P{number}_seg.nii.gz", labels)
+    with pytest.raises(DataError, match=r"P1_seg.nii.gz holds the labels 3 and 4, .*say `labels:"):
+        read_brats(brats(), patients(), TUMOUR)
+    assert read_brats(brats(), patients(), {**TUMOUR, "labels": "brats24"}).n_obs == 2
+
+
 def test_a_label_map_on_another_grid_is_refused(tmp_path):
     scan = save(tmp_path / "t1.nii.gz", brain())
     seg = save(tmp_path / "seg.nii.gz", brain(dtype=np.uint8) * 0 + 1, np.diag([1.0, 1, 3, 1]))

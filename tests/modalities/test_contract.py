@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from omnisurv.data.images import Images
-from omnisurv.pictures import StoredPatches
+from omnisurv.pictures import PictureTokeniser, StoredPatches
 from omnisurv.registry import modalities
 
 
@@ -18,8 +18,10 @@ def made(name):
 
 
 KINDS = modalities.names()
-PICTURES = [name for name in KINDS if isinstance(made(name)[1], Images)]
-TABLES = [name for name in KINDS if name not in PICTURES]
+PICTURES = [name for name in KINDS if isinstance(made(name)[2], PictureTokeniser)]
+TABLES = [name for name in KINDS if not isinstance(made(name)[1], Images)]
+VALUED = [name for name in KINDS if name not in PICTURES]
+"""Kinds whose values are a table: measured as such, or summaries of what was."""
 
 
 @pytest.fixture(params=KINDS)
@@ -30,6 +32,13 @@ def example(request):
 @pytest.fixture(params=TABLES)
 def table(request):
     return made(request.param)
+
+
+@pytest.fixture(params=VALUED)
+def valued(request):
+    """A kind with its values, and what they were taken from."""
+    _, data, tokeniser = made(request.param)
+    return data, tokeniser, data if request.param in TABLES else tokeniser.values(data)
 
 
 @pytest.fixture(params=PICTURES)
@@ -66,22 +75,22 @@ def test_pictures_are_read_block_by_block(pictures):
     assert torch.equal(stored[torch.tensor([2])].load().nan_to_num(), whole[[2]].nan_to_num())
 
 
-def test_untokenise_inverts_tokenise(table):
-    _, data, tokeniser = table
+def test_untokenise_inverts_tokenise(valued):
+    data, tokeniser, values = valued
     back = tokeniser.untokenise(tokeniser.tokenise(data), list(data.obs_names))
-    before = raw(data, back.var_names)
+    before = raw(values, back.var_names)
     np.testing.assert_allclose(raw(back, back.var_names), before, rtol=2e-5, atol=1e-5)
     assert list(back.obs_names) == list(data.obs_names)
-    assert back.uns["scale"] == data.uns["scale"]
+    assert back.uns["scale"] == values.uns["scale"]
 
 
-def test_patches_are_standard_units_with_holes_where_nothing_was_measured(table):
-    _, data, tokeniser = table
+def test_patches_are_standard_units_with_holes_where_nothing_was_measured(valued):
+    data, tokeniser, values = valued
     patches = tokeniser.tokenise(data)
     assert patches.shape == (data.n_obs, tokeniser.length, tokeniser.width)
     assert patches.dtype == np.float32
     back = tokeniser.untokenise(patches, list(data.obs_names))
-    holes = np.isnan(raw(data, back.var_names)).sum()
+    holes = np.isnan(raw(values, back.var_names)).sum()
     padding = tokeniser.length * tokeniser.width - back.n_vars
     assert np.isnan(patches).sum() == holes + padding * data.n_obs
     assert np.nanstd(patches) == pytest.approx(1.0, abs=0.3)

@@ -35,7 +35,7 @@ def spec(**keys):
         ({"size": 70}, "size 70 is no multiple of patch 16; the nearest sizes are 64 and 80"),
         ({"size": 8}, "size 8 is no multiple of patch 16; the nearest size is 16"),
         ({"spacing": 0}, "key 'spacing'"),
-        ({"crop": "skull"}, "key 'crop': Input should be 'tumour' or 'brain'"),
+        ({"crop": "skull"}, "key 'crop': Input should be 'tumour', 'brain' or 'centre'"),
         ({"tile": 2}, "unknown key 'tile'"),
         ({"source": {"sequence": "t1cee"}}, "unknown sequence. Did you mean 't1ce'?"),
         ({"source": {"format": "bratz"}}, "unknown format 'bratz'. Did you mean 'brats'?"),

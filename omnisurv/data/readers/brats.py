@@ -35,14 +35,24 @@ VISIT = re.compile(r"^(.+?)(?:-(\d{3})|_(\d{4}\.\d\d\.\d\d))$")
 """A case with its visit: BraTS-GLI-00000-001, or TCGA-02-0006_1996.08.23."""
 
 
-class BratsSource(Source):
+class MappedFolder(Source):
+    """A folder of cases, whose names are patients' or are found in a table."""
+
+    mapping: str | None = None
+    """A table of cases and their patients."""
+
+
+class BratsFolder(MappedFolder):
     """A folder of volumes named after case and sequence."""
 
     format: Literal["brats"]
+
+
+class BratsSource(BratsFolder):
+    """One sequence in such a folder."""
+
     sequence: str
     """t1, t1ce, t2 or flair, or another name of one."""
-    mapping: str | None = None
-    """A table of cases and their patients."""
 
     @field_validator("sequence")
     @classmethod
@@ -53,7 +63,9 @@ class BratsSource(Source):
 
 
 @dataclass
-class _Case:
+class Case:
+    """The files of one visit of a patient, under one name."""
+
     name: str
     files: list[tuple[str, Path]] = field(default_factory=list)
     labels: list[Path] = field(default_factory=list)
@@ -65,6 +77,7 @@ class _Case:
 
     @property
     def visit(self) -> tuple[str, str]:
+        """The case without its visit, and the visit."""
         found = VISIT.match(self.name)
         return (found[1], found[2] or found[3]) if found else (self.name, "")
 
@@ -79,7 +92,7 @@ def read_brats(source: BratsSource, context: ReadContext, options: Mapping[str, 
     return read_scans(find_scans(source, context), source.sequence, context, options)
 
 
-def find_scans(source: BratsSource, context: ReadContext) -> list[Scans]:
+def find_scans(source: BratsFolder, context: ReadContext) -> list[Scans]:
     """Return the files of each patient in the folder; of several visits the earliest.
 
     Raises:
@@ -92,6 +105,15 @@ def find_scans(source: BratsSource, context: ReadContext) -> list[Scans]:
             f"{folder} holds no volume named after a sequence (…_t1ce.nii.gz, …-t2f.nii.gz); list "
             "the files in a table and say `format: nifti`"
         )
+    return scans_of(cases, source, context)
+
+
+def scans_of(cases: list[Case], source: MappedFolder, context: ReadContext) -> list[Scans]:
+    """Return the files of each patient; of several visits the earliest.
+
+    Raises:
+        DataError: nothing says whose the cases are.
+    """
     patients = _patients(cases, source, context)
     scans = []
     for patient in sorted(set(patients.values())):
@@ -105,16 +127,16 @@ def find_scans(source: BratsSource, context: ReadContext) -> list[Scans]:
     return scans
 
 
-def _cases(folder: Path) -> list[_Case]:
+def _cases(folder: Path) -> list[Case]:
     """Return the cases in a folder, each with its scans and its label maps."""
-    cases: dict[str, _Case] = {}
+    cases: dict[str, Case] = {}
     others = []
-    for file in _volumes(folder):
+    for file in volumes_in(folder):
         stem = ENDINGS.sub("", file.name)
         found = SCAN.match(stem)
         if found:
             name = found[1] or file.parent.name
-            case = cases.setdefault(name, _Case(name))
+            case = cases.setdefault(name, Case(name))
             case.files.append((SEQUENCES[found[2].lower()], file))
         elif LABEL_MAP.match(stem):
             others.append((stem, file))
@@ -128,7 +150,7 @@ def _cases(folder: Path) -> list[_Case]:
     return sorted(cases.values(), key=lambda case: case.name)
 
 
-def _volumes(folder: Path) -> Iterator[Path]:
+def volumes_in(folder: Path) -> Iterator[Path]:
     """Return all NIfTI files below a folder, in order; folders that are links are followed."""
     seen = set()
     for where, folders, files in os.walk(folder, followlinks=True):
@@ -143,7 +165,7 @@ def _volumes(folder: Path) -> Iterator[Path]:
                 yield Path(where) / name
 
 
-def _case_of(stem: str, file: Path, cases: Mapping[str, _Case]) -> str | None:
+def _case_of(stem: str, file: Path, cases: Mapping[str, Case]) -> str | None:
     """Return the case of a label map: the one it is named after, or the only one beside it."""
     for end in reversed([i for i, character in enumerate(stem) if character in "-_"]):
         if stem[:end] in cases:
@@ -164,7 +186,7 @@ def _rank(case: str, file: Path) -> int:
     return 1 if "corrected" in stem else 2
 
 
-def _patients(cases: list[_Case], source: BratsSource, context: ReadContext) -> dict[str, str]:
+def _patients(cases: list[Case], source: MappedFolder, context: ReadContext) -> dict[str, str]:
     """Return the patient of each case that has one; note the others in the audit."""
     rule, reason = context.patients, f"its name is no id of the kind '{context.patients.id}'"
     patients: dict[str, str | None]
@@ -195,7 +217,7 @@ def _patients(cases: list[_Case], source: BratsSource, context: ReadContext) -> 
     return {name: patient for name, patient in patients.items() if patient is not None}
 
 
-def _mapping(cases: list[_Case], name: str, context: ReadContext) -> dict[str, str]:
+def _mapping(cases: list[Case], name: str, context: ReadContext) -> dict[str, str]:
     """Return patient by case, in lower case, of a table whose columns are told by their values."""
     table = context.table(name)
     names = {name.lower() for case in cases for name in case.names}
@@ -241,7 +263,7 @@ def _patient_column(rows: pd.DataFrame, name: str, context: ReadContext) -> "pd.
     return ids[str(counts.idxmax())]
 
 
-def _earliest(cases: list[_Case], patient: str, context: ReadContext) -> list[_Case]:
+def _earliest(cases: list[Case], patient: str, context: ReadContext) -> list[Case]:
     """Return the cases to read of a patient: of several visits of one case only the first."""
     visits = [case.visit for case in cases]
     if len({stem for stem, _ in visits}) > 1:

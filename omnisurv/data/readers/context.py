@@ -9,6 +9,7 @@ import pandas as pd
 
 from omnisurv.data.audit import AuditLog, Status
 from omnisurv.data.barcodes import primary_types
+from omnisurv.data.regions import AmbiguousLabelsError
 from omnisurv.data.spec import PatientRule
 from omnisurv.data.store import Decode, Entry, Store, Unit, default_folder
 from omnisurv.data.tables import load_table
@@ -56,11 +57,13 @@ class ReadContext:
         """Return what could be decoded, patients in order; damaged files are named and skipped.
 
         Raises:
-            DataError: not one file could be used.
+            DataError: not one file could be used, or label maps may mean one thing or another.
         """
         entries, failures = [], []
         for unit, found in zip(units, self.store.fetch(units, decode, options), strict=True):
             names = [self._inside(file) for file in unit.files]
+            if isinstance(found, AmbiguousLabelsError):
+                raise found
             if isinstance(found, DataError):
                 failures.append(str(found))
                 self.note("dropped", f"damaged file: {found}", file=names[0], patient=unit.patient)

@@ -21,9 +21,8 @@ from omnisurv.data.readers.samples import (
 )
 from omnisurv.data.readers.sniff import (
     Floats,
-    sniff_expression_scale,
     sniff_ids,
-    sniff_methylation_scale,
+    sniff_scale,
     sniff_types,
 )
 from omnisurv.data.readers.wide import ENTREZ, Wide, load_wide
@@ -57,8 +56,15 @@ def read_matrix(
     Raises:
         DataError: orientation, feature ids or scale are ambiguous, or the table cannot be used.
     """
+    wide = load_wide(context.path(source.path), source.id_column)
+    return read_wide(wide, source, context, kind, type)
+
+
+def read_wide(
+    wide: Wide, source: MatrixSource, context: ReadContext, kind: str, type: str | None = None
+) -> "AnnData":
+    """Return patients × features of a table that is loaded; see ``read_matrix``."""
     path = context.path(source.path)
-    wide = load_wide(path, source.id_column)
     orientation = source.orientation or _sniff_orientation(wide, context, path)
     samples, raw, values = _orient(wide, orientation, source, context, path)
     by_patient, strange = name_samples(samples, context)
@@ -76,7 +82,7 @@ def read_matrix(
     require_finite(values[rows], raw, str(path))
     named = name_features(raw, values[rows], ids)
     features = drop_unmeasured(named)
-    scale = source.scale or _sniff_scale(features.values, kind, str(path))
+    scale = source.scale or sniff_scale(features.values, kind, str(path))
     _note_reading(named, orientation, ids, scale, source, context)
     for note in features.notes[len(named.notes) :]:
         context.note("warning", note, file=source.path)
@@ -202,12 +208,6 @@ def require_finite(values: NDArray[np.floating[Any]], names: "pd.Index[str]", wh
             f"features ({some(columns, 3)}); leave empty what was not measured, and take "
             "log(x + 1) where it was the logarithm of 0"
         )
-
-
-def _sniff_scale(values: Floats, kind: str, where: str) -> str:
-    if kind == "rna":
-        return sniff_expression_scale(values, where)
-    return sniff_methylation_scale(values, where) if kind == "dnam" else "table"
 
 
 def _note_reading(

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,18 +33,23 @@ LABEL_COLUMNS = ("labels", "label", "seg", "segmentation", "mask")
 ENDINGS = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 
 
-class NiftiSource(Source):
-    """A table of volumes: a row for each patient, a column for each sequence."""
+class NiftiTable(Source):
+    """A table of volumes: a row for each patient."""
 
     format: Literal["nifti"]
     table: str
-    sequence: str
-    """Column of the files; a sequence is also found under its other names, such as t1gd."""
     path: str = "."
     """Folder below the root that the files of the table are in."""
     id: str | None = None
     labels: str | None = None
     """Column of the label maps; by default one called labels, seg, segmentation or mask."""
+
+
+class NiftiSource(NiftiTable):
+    """One sequence in such a table, which has a column for each."""
+
+    sequence: str
+    """Column of the files; a sequence is also found under its other names, such as t1gd."""
 
 
 @dataclass
@@ -97,9 +102,26 @@ def read_scans(
         counts = Counter(name for one in scans for name in one.files)
         there = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
         raise DataError(f"there is no volume of the sequence '{sequence}' ({there or 'none'})")
-    entries = context.decode(units, decode_volume, options)
+    entries = with_paths(context.decode(units, decode_volume, options), units, context)
     _note_boxes(entries, context)
     return Images(entries, "z-score")
+
+
+def with_paths(
+    entries: Sequence[Entry], units: Sequence[Unit], context: ReadContext
+) -> list[Entry]:
+    """Return what was decoded with where its file lies: ``path`` below ``root``.
+
+    The store does not know: equal files may lie in many places.
+    """
+    root = Path(os.path.abspath(context.root))
+    files = {unit.patient: unit.files[0] for unit in units}
+
+    def place(file: Path) -> dict[str, str]:
+        inside = file.relative_to(root) if file.is_relative_to(root) else file
+        return {"root": str(root), "path": inside.as_posix()}
+
+    return [replace(e, meta={**e.meta, **place(files[e.patient])}) for e in entries]
 
 
 def read_nifti(source: NiftiSource, context: ReadContext, options: Mapping[str, Any]) -> Images:
@@ -120,10 +142,7 @@ def list_scans(source: NiftiSource, context: ReadContext) -> list[Scans]:
         DataError: the table has no such column, or a file lies outside the folder.
     """
     table = index_by_patient(context.table(source.table), context.patients, source.table, source.id)
-    columns = _columns(table, source)
-    labels = source.labels or next(
-        (name for name in LABEL_COLUMNS if has_column(table, name)), None
-    )
+    columns, labels = _columns(table, source), _label_column(table, source)
     scans = {str(patient): Scans(str(patient)) for patient in table.index.unique()}
     for name, column in columns.items():
         for patient, file in _files(table, column, source, context):
@@ -134,9 +153,30 @@ def list_scans(source: NiftiSource, context: ReadContext) -> list[Scans]:
     return list(scans.values())
 
 
+def list_labels(source: NiftiTable, context: ReadContext) -> list[Scans]:
+    """Return the label maps that a table names.
+
+    Raises:
+        DataError: the table has no such column, or a file lies outside the folder.
+    """
+    table = index_by_patient(context.table(source.table), context.patients, source.table, source.id)
+    column = _label_column(table, source)
+    if column is None:
+        raise DataError(
+            f"{source.table} has no column of label maps ({', '.join(LABEL_COLUMNS)}); say "
+            "`labels:` and its name"
+        )
+    files = _files(table, column, source, context)
+    return [Scans(patient, labels=[file]) for patient, file in files]
+
+
 def canonical_name(sequence: str) -> str:
     """Return the common name of a sequence; other sequences keep their own."""
     return SEQUENCES.get(sequence.lower(), sequence)
+
+
+def _label_column(table: pd.DataFrame, source: NiftiTable) -> str | None:
+    return source.labels or next((name for name in LABEL_COLUMNS if has_column(table, name)), None)
 
 
 def _columns(table: pd.DataFrame, source: NiftiSource) -> dict[str, str]:
@@ -149,7 +189,7 @@ def _columns(table: pd.DataFrame, source: NiftiSource) -> dict[str, str]:
 
 
 def _files(
-    table: pd.DataFrame, column: str, source: NiftiSource, context: ReadContext
+    table: pd.DataFrame, column: str, source: NiftiTable, context: ReadContext
 ) -> list[tuple[str, Path]]:
     """Return patient and file of each cell that names one that is there."""
     folder = context.path(source.path)

@@ -33,16 +33,21 @@ _SECTION = re.compile(
 )
 
 
-class SlidesSource(Source):
-    """A folder of slides, as the GDC gives them (a folder a file) or flat.
+class SlideFiles(Source):
+    """A folder with a file for each slide.
 
     Whose a slide is says the sample sheet, or its name by the spec's rule for patients.
     """
 
-    format: Literal["slides"]
     sample_sheet: Names | None = None
     metadata: Names | None = None
     sample_types: tuple[str, ...] | None = None
+
+
+class SlidesSource(SlideFiles):
+    """A folder of slides, as the GDC gives them (a folder a file) or flat."""
+
+    format: Literal["slides"]
     assume_mpp: Annotated[float, Field(gt=0)] | None = None
     """µm/px of the slides in this folder that state none; goes before the option."""
 
@@ -61,8 +66,7 @@ def read_slides(source: SlidesSource, context: ReadContext, kind: Kind, tiling: 
         raise DataError(f"{folder} holds no slide ({', '.join(SUFFIXES)})")
     # Of the source it takes the names of sheets alone, which all GDC sources have.
     sheet = read_sheets(source, folder, context)
-    slides = _of_kind(_whose(files, sheet, source, context), kind, context, source)
-    samples = keep_types(slides, source.sample_types, context, source.path)
+    samples = choose_slides(files, sheet, source, context, kind)
     promised = read_sizes(folder, context.root)
     for file in files:
         for described in look_up(sheet, file):
@@ -76,6 +80,18 @@ def read_slides(source: SlidesSource, context: ReadContext, kind: Kind, tiling: 
     entries = context.decode(units, decode_slides, asdict(tiling))
     _note_gaps(entries, tiling, context)
     return Images(entries, "rgb")
+
+
+def choose_slides(
+    files: list[Path], sheet: Sheet, source: SlideFiles, context: ReadContext, kind: Kind
+) -> dict[str, list[Sample]]:
+    """Return the files to read of each patient; the audit says why others are not.
+
+    Raises:
+        DataError: nothing says whose they are, or none is of the kind or sample type.
+    """
+    slides = _of_kind(_whose(files, sheet, source, context), kind, context, source)
+    return keep_types(slides, source.sample_types, context, source.path)
 
 
 def kind_of(name: str) -> Kind | None:
@@ -119,7 +135,7 @@ def parts_of(slide: Path) -> list[Path]:
 
 
 def _whose(
-    files: list[Path], sheet: Sheet, source: SlidesSource, context: ReadContext
+    files: list[Path], sheet: Sheet, source: SlideFiles, context: ReadContext
 ) -> dict[str, list[Sample]]:
     """Return the slides of each patient, in the order of their names."""
     folder = context.path(source.path)
@@ -157,7 +173,7 @@ def _as_named(path: Path, context: ReadContext) -> list[Described]:
 
 
 def _of_kind(
-    slides: dict[str, list[Sample]], kind: Kind, context: ReadContext, source: SlidesSource
+    slides: dict[str, list[Sample]], kind: Kind, context: ReadContext, source: SlideFiles
 ) -> dict[str, list[Sample]]:
     """Return the slides of the wanted kind; names that tell none pass."""
     kept: dict[str, list[Sample]] = {}

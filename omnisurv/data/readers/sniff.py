@@ -54,6 +54,17 @@ def sniff_ids(names: "pd.Index[str]", where: str, *, strict: bool) -> Ids:
     return best
 
 
+def sniff_scale(values: Floats, kind: str, where: str) -> str:
+    """Return the scale of a modality of this kind; ``table`` where kinds have none.
+
+    Raises:
+        DataError: the values fit more than one.
+    """
+    if kind == "rna":
+        return sniff_expression_scale(values, where)
+    return sniff_methylation_scale(values, where) if kind == "dnam" else "table"
+
+
 def sniff_expression_scale(values: Floats, where: str) -> str:
     """Return counts, linear, log2 or z-score.
 

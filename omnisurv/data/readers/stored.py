@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from omnisurv.errors import DataError
 from omnisurv.files import atomic
 
 KEY = re.compile(r"[0-9a-f]{32}")
+PLACE = ("root", "path")
+"""Where a raw file lies is known when it is read, and no part of what was decoded."""
 
 
 class StoredSource(Source):
@@ -46,7 +49,8 @@ def read_stored(source: StoredSource, context: ReadContext, options: Mapping[str
             lost.append(patient)
             context.note("dropped", "damaged file: gone or cut short", file=file, patient=patient)
         else:
-            entries.append(entry)
+            path = told.get("files", {}).get(patient)
+            entries.append(_with_path(entry, path, context.root))
             context.note("kept", "decoded before", file=file, patient=patient)
     if lost:
         reason = f"{len(lost)} pictures are gone or cut short: {some(lost)}"
@@ -68,7 +72,9 @@ def write_stored(images: Images, index: Path, options: Mapping[str, Any]) -> Non
         InputError: the folder cannot be written to.
     """
     keys = {entry.patient: _keep(entry, index.parent) for entry in images.entries}
+    files = {e.patient: e.meta["path"] for e in images.entries if _leads_inside(e.meta.get("path"))}
     told = {"scale": images.uns["scale"], "options": dict(options), "patients": keys}
+    told |= {"files": files} if files else {}
     with atomic(index) as path:
         path.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
@@ -76,12 +82,26 @@ def write_stored(images: Images, index: Path, options: Mapping[str, Any]) -> Non
 def _keep(entry: Entry, folder: Path) -> str:
     """Return the key of a picture in the folder, where it is put if need be."""
     key = entry.key
+    meta = {name: value for name, value in entry.meta.items() if name not in PLACE}
     if not KEY.fullmatch(key):  # a hash of the array alone, which knows not whose it is
-        told = json.dumps([key, entry.patient, dict(entry.meta)], sort_keys=True)
+        told = json.dumps([key, entry.patient, meta], sort_keys=True)
         key = hashlib.sha256(told.encode()).hexdigest()[:32]
     if find_entry(folder, entry.patient, key) is None:
-        write_entry(folder, entry.patient, key, Decoded(entry.open(), dict(entry.meta)))
+        write_entry(folder, entry.patient, key, Decoded(entry.open(), meta))
     return key
+
+
+def _leads_inside(path: object) -> bool:
+    """Say whether this is a path that stays below the folder it starts in."""
+    return isinstance(path, str) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def _with_path(entry: Entry, path: object, root: Path) -> Entry:
+    """Return a picture with where its raw file lies, if that is beside the store."""
+    if not _leads_inside(path):
+        return entry
+    place = {"root": str(root.absolute()), "path": path}
+    return replace(entry, meta={**entry.meta, **place})
 
 
 def _inside(file: Path, root: Path) -> Path:

@@ -7,21 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnisurv.data.readers.nifti import Grid, Volume, load_volume, turn_back
-from omnisurv.data.store import Decoded, Unit
+from omnisurv.data.readers.cubes import centred, cut, nearest, overlap, start_around
+from omnisurv.data.readers.nifti import Grid, Volume, load_volume, save_volume, turn_back
+from omnisurv.data.regions import OUTSIDE, check_labels, edition_of, from_common, labels_in
+from omnisurv.data.store import Decoded, Entry, Unit
 from omnisurv.errors import DataError
 
 Floats = NDArray[np.float32]
 Point = NDArray[np.float64]
-Place = tuple[slice, ...]
 
-LABELS: dict[str, frozenset[int]] = {
-    "brats15": frozenset({1, 2, 3, 4}),
-    "brats21": frozenset({1, 2, 4}),
-    "brats23": frozenset({1, 2, 3}),
-    "brats24": frozenset({1, 2, 3, 4}),
-}
-"""Values above 0 in the label maps of an edition; ``brats21`` is 2017 to 2021."""
 AT_MEAN = 1e-6
 """The z-score of a brain voxel exactly at the mean, as 0 is the background."""
 LEAST_BACKGROUND = 0.05
@@ -43,32 +37,82 @@ def decode_volume(unit: Unit, options: Mapping[str, Any]) -> Decoded:
         DataError: a file is damaged, no volume, or does not fit the others of the patient.
     """
     scan, size = unit.files[0], int(options["size"])
-    volume = load_volume(scan)
-    if not volume.data.any():
-        raise DataError(f"{scan} is 0 in all voxels; leave out a sequence that was not taken")
-    if "reference" in unit.told:
-        volume = _onto(volume, scan, unit.told["reference"], options["resample"])
-    bare = (volume.data == 0).mean() < LEAST_BACKGROUND
+    native = _load(scan, unit.told.get("reference"), options["resample"])
+    bare = (native.data == 0).mean() < LEAST_BACKGROUND
     notes = ["no background of zeros: is the skull removed?"] if bare else []
-    middle = None
-    if options["crop"] == "tumour":
-        middle, note = _middle_of_tumour(unit.files[1:], scan, volume.grid, options["labels"])
-        notes += [note] if note else []
-    volume = _at_spacing(volume, options["spacing"])
-    start = _start_of(volume, middle, size)
+    middle, box = None, options["crop"]
+    if box == "tumour":
+        middle, note = _middle_of_tumour(unit.files[1:], scan, native.grid, options["labels"])
+        notes, box = ([*notes, note], "brain") if note else (notes, box)
+    volume = at_spacing(native, options["spacing"])
+    start = _start_of(volume, box, middle, size)
     mean, sd = _mean_and_sd(volume.data, scan)
     meta = {
-        **place_of(volume.grid, start, size),
+        **geometry(native, volume, start, size),
         "mean": mean,
         "sd": sd,
         "sequence": unit.told["sequence"],
         "file": scan.name,
-        "dtype": volume.dtype,
-        "header": volume.header,
-        "box": "brain" if middle is None else "tumour",
+        "spacing": options["spacing"],
+        "reference": unit.told.get("reference"),
+        "box": box,
         "note": "; ".join(notes),
     }
-    return Decoded(_standardise(_cut(volume.data, start, size), mean, sd), meta)
+    return Decoded(_standardise(cut(volume.data, start, size, np.nan), mean, sd), meta)
+
+
+def whole(entry: Entry) -> Floats | None:
+    """Return the whole volume (x, y, z) of a sequence on canonical axes, as z-scores.
+
+    It is prepared as the cube was, so the cube is a part of it: voxel ``start`` of ``entry.meta``
+    is the cube's first. None where the file that the cube was cut from is no longer there, is
+    another one by now, or is not known.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    meta = entry.meta
+    if "path" not in meta:
+        return None
+    file = Path(meta["root"]) / meta["path"]
+    if not file.is_file():
+        return None
+    volume = at_spacing(_load(file, meta["reference"], resample=True), meta["spacing"])
+    if list(volume.grid.shape) != list(meta["shape"]):
+        return None
+    scores = _standardise(volume.data, meta["mean"], meta["sd"])
+    cube = cut(scores, meta["start"], meta["size"], np.nan)
+    same = np.allclose(cube, entry.open(), atol=1e-3, equal_nan=True)
+    return scores if same else None
+
+
+def _load(scan: Path, reference: Mapping[str, Any] | None, resample: bool) -> Volume:
+    """Return the volume in a file, on the grid of the patient's first sequence."""
+    volume = load_volume(scan)
+    if not volume.data.any():
+        raise DataError(f"{scan} is 0 in all voxels; leave out a sequence that was not taken")
+    return volume if reference is None else _onto(volume, scan, reference, resample)
+
+
+def geometry(native: Volume, volume: Volume, start: Sequence[int], size: int) -> dict[str, Any]:
+    """Return what tells where a cube lies, and how to write a volume on its grid.
+
+    Args:
+        native: on the patient's own grid.
+        volume: what the cube is cut from: the same, or resampled. Then ``native`` in what is
+            returned tells of the patient's own grid.
+        start: where the cube starts on canonical axes.
+        size: of the cube.
+    """
+    place = place_of(volume.grid, start, size)
+    found = {**place, "dtype": volume.dtype, "header": volume.header, "native": None}
+    if volume is not native:
+        own = place_of(native.grid, (0, 0, 0), 0)
+        found["native"] = {
+            **{name: own[name] for name in ("affine", "shape", "canonical")},
+            "header": native.header,
+        }
+    return found
 
 
 def place_of(grid: Grid, start: Sequence[int], size: int) -> dict[str, Any]:
@@ -90,14 +134,55 @@ def put_back(cube: NDArray[Any], meta: Mapping[str, Any], outside: float = 0.0) 
 
     A cube of another size than the one that ``meta`` tells of is put at the same centre.
     """
-    shape = Grid(tuple(meta["shape"]), np.array(meta["affine"])).canonical().shape
+    volume = _around(cube.astype(np.float32, copy=False), meta, outside)
+    return turn_back(volume, meta["canonical"])
+
+
+def save_labels(path: Path, labels: NDArray[Any], meta: Mapping[str, Any], edition: str) -> Path:
+    """Write common labels as a label map of an edition: uint8, on the patient's own grid.
+
+    What was resampled is brought back by taking the nearest voxel: labels are never mixed.
+
+    Args:
+        path: ends in ``.nii.gz``.
+        labels: of the whole volume on canonical axes (as ``whole`` gives it), or of the cube.
+        meta: of a sequence or a label map of the patient.
+        edition: whose labels to write, such as ``brats21``.
+
+    Raises:
+        DataError: the shape is neither's, or there is no such edition.
+        InputError: the file cannot be written.
+    """
+    grid = _grid_of(meta)
+    shape = grid.canonical().shape
+    if labels.shape != shape:
+        if labels.shape != (meta["size"],) * 3:
+            raise DataError(
+                f"labels of shape {labels.shape} are neither the whole volume {shape} nor a cube "
+                f"of {meta['size']}"
+            )
+        labels = _around(labels, meta, OUTSIDE)
+    written, own = from_common(labels, edition), meta.get("native") or meta
+    if own is not meta:
+        written = nearest(written, grid.canonical(), _grid_of(own).canonical())
+    says = f"tumour labels of {edition}, by omnisurv"
+    return save_volume(path, turn_back(written, own["canonical"]), own, says)
+
+
+def _grid_of(meta: Mapping[str, Any]) -> Grid:
+    return Grid(tuple(meta["shape"]), np.array(meta["affine"]))
+
+
+def _around(cube: NDArray[Any], meta: Mapping[str, Any], outside: float) -> NDArray[Any]:
+    """Return the volume on canonical axes that has a cube where it was cut out."""
+    shape = _grid_of(meta).canonical().shape
     start = [int(place) for place in meta["start"]]
     if meta["size"] != len(cube):
-        start = _start(shape, np.array(start) + meta["size"] / 2, len(cube))
-    volume = np.full(shape, outside, np.float32)
-    there, here = _overlap(shape, start, len(cube))
+        start = start_around(shape, np.array(start) + meta["size"] / 2, len(cube))
+    volume = np.full(shape, outside, cube.dtype)
+    there, here = overlap(shape, start, len(cube))
     volume[there] = cube[here]
-    return turn_back(volume, meta["canonical"])
+    return volume
 
 
 def measured(cube: NDArray[Any], meta: Mapping[str, Any]) -> NDArray[Any]:
@@ -137,30 +222,15 @@ def _middle_of_tumour(
             f"{files[0]} is on another grid ({labels.grid}) than {scan.name} ({grid}); resample "
             "the label map onto the scan"
         )
-    _check_labels(files[0], np.unique(labels.data[labels.data != 0]), edition)
+    if edition != "any":
+        values, hint = labels_in(labels.data), "say `labels: any` if all above 0 is tumour"
+        check_labels(values, edition, files[0], hint)
+        if edition == "auto":
+            edition_of(values, files[0])
     places = np.nonzero(labels.data > 0)
     if not len(places[0]):
         return None, "empty label map: box around the brain"
     return _move(grid.canonical().affine, np.array([place.mean() for place in places])), ""
-
-
-def _check_labels(file: Path, values: NDArray[Any], edition: str) -> None:
-    """Raise DataError where a label is none of the edition's, or nobody knows which it is."""
-    if edition == "any":
-        return
-    known = LABELS.get(edition, LABELS["brats15"])
-    for value in values:
-        if value not in known:
-            whose = "no BraTS edition has" if edition == "auto" else f"{edition} does not have"
-            raise DataError(
-                f"{file} holds the label {value:g}, which {whose}; say `labels: any` if all above "
-                "0 is tumour"
-            )
-    if edition == "auto" and {3, 4} <= set(values.tolist()):
-        raise DataError(
-            f"{file} holds the labels 3 and 4, which BraTS 2015 and 2024 do, with other "
-            "meanings; say `labels: brats15` or `labels: brats24`"
-        )
 
 
 def _onto(volume: Volume, scan: Path, reference: Mapping[str, Any], resample: bool) -> Volume:
@@ -181,14 +251,14 @@ def _onto(volume: Volume, scan: Path, reference: Mapping[str, Any], resample: bo
     return Volume(data, grid, "float32", "")
 
 
-def _at_spacing(volume: Volume, spacing: float | None) -> Volume:
-    """Return the volume with voxels of ``spacing`` mm, unless they are as large already."""
+def at_spacing(volume: Volume, spacing: float | None, mode: str = "bilinear") -> Volume:
+    """Return the volume with voxels of ``spacing`` mm; itself if they are as large already."""
     sides = np.linalg.norm(volume.grid.affine[:3, :3], axis=0)
     if spacing is None or np.allclose(sides, spacing, rtol=1e-3):
         return volume
     from monai.transforms import Spacing
 
-    change = Spacing((spacing,) * 3, mode="bilinear", padding_mode="zeros", dtype=np.float32)
+    change = Spacing((spacing,) * 3, mode=mode, padding_mode="zeros", dtype=np.float32)
     found: Any = change(_tensor(volume))
     data = found[0].numpy()
     return Volume(data, Grid(data.shape, found.affine.numpy()), "float32", "")
@@ -203,49 +273,22 @@ def _tensor(volume: Volume) -> Any:
     return MetaTensor(data, affine=torch.from_numpy(volume.grid.canonical().affine))
 
 
-def _start_of(volume: Volume, middle: Point | None, size: int) -> list[int]:
-    """Return where the cube starts around a point in mm, or around the brain's bounding box."""
+def _start_of(volume: Volume, box: str, middle: Point | None, size: int) -> list[int]:
+    """Return where the cube starts: around the volume's middle, a point in mm, or the brain."""
     canonical = volume.grid.canonical()
+    if box == "centre":
+        return centred(canonical.shape, size)
     if middle is not None:
-        return _start(canonical.shape, _move(np.linalg.inv(canonical.affine), middle) + 0.5, size)
+        return start_around(
+            canonical.shape, _move(np.linalg.inv(canonical.affine), middle) + 0.5, size
+        )
     inside = volume.data != 0
     centre = []
     for axis in range(3):
         places = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
         centre.append((places[0] + places[-1] + 1) / 2)
-    return _start(canonical.shape, np.array(centre), size)
-
-
-def _start(shape: Sequence[int], centre: Point, size: int) -> list[int]:
-    """Return where a cube starts: inside the volume where it fits, else around all of it.
-
-    ``centre`` is in voxels, whose edges are whole numbers.
-    """
-    starts = []
-    for side, place in zip(shape, centre, strict=True):
-        start = int(np.ceil(place - size / 2 - 0.5))
-        spare = side - size
-        starts.append(min(max(start, 0), spare) if spare >= 0 else spare // 2)
-    return starts
+    return start_around(canonical.shape, np.array(centre), size)
 
 
 def _move(affine: NDArray[Any], point: Point) -> Point:
     return np.asarray(affine[:3, :3] @ point + affine[:3, 3])
-
-
-def _overlap(shape: Sequence[int], start: Sequence[int], size: int) -> tuple[Place, Place]:
-    """Return the part of the volume that the cube covers, and the part of the cube it is."""
-    ranges = [
-        (max(first, 0), min(first + size, side)) for first, side in zip(start, shape, strict=True)
-    ]
-    there = tuple(slice(low, high) for low, high in ranges)
-    here = tuple(slice(a - s, b - s) for (a, b), s in zip(ranges, start, strict=True))
-    return there, here
-
-
-def _cut(data: NDArray[Any], start: Sequence[int], size: int) -> Floats:
-    """Return the cube that starts there, NaN where it reaches beyond the volume."""
-    cube = np.full((size,) * 3, np.nan, np.float32)
-    there, here = _overlap(data.shape, start, size)
-    cube[here] = data[there]
-    return cube
