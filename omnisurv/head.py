@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from omnisurv.core import Batch, Latent, MultimodalMAE
+from omnisurv.core.volumes import join
 from omnisurv.shapes import Bool, Float, Int, Tensor
 
 
@@ -27,6 +29,8 @@ class Evidence(NamedTuple):
     values: Mapping[str, Float[Tensor, "b _"]]  # what the head asks for, NaN = hidden
     stratum: Int[Tensor, " b"]  # class of the patient; -1 = not known
     imagined: Imagined | None = None  # only if the head asks for it
+    # Of what the head sees; NaN = hidden, not there or outside the scan.
+    volumes: Mapping[str, Float[Tensor, "b x y z"]] = MappingProxyType({})
 
 
 class Head(nn.Module, ABC):
@@ -34,17 +38,19 @@ class Head(nn.Module, ABC):
 
     Attributes:
         reads: modalities whose visible values it looks at: patches of tables, and for pictures
-            the mean of their tokens, encoded alone.
+            mean and spread of their patches.
+        sees: volumes whose visible voxels it looks at.
         imagines: whether it looks at imagined tokens of missing modalities.
         by_gradient: whether it is trained by gradient; else the task fits it.
     """
 
     reads: frozenset[str] = frozenset()
+    sees: frozenset[str] = frozenset()
     imagines: bool = False
     by_gradient: bool = True
 
     @abstractmethod
-    def forward(self, evidence: Evidence) -> Float[Tensor, "b o"]:
+    def forward(self, evidence: Evidence) -> Float[Tensor, "b *o"]:
         """Return the task's outputs."""
 
 
@@ -65,7 +71,7 @@ class TaskNetwork(nn.Module):
 
     def forward(
         self, batch: Batch, visible: Bool[Tensor, "b n"], stratum: Int[Tensor, " b"]
-    ) -> Float[Tensor, "b o"]:
+    ) -> Float[Tensor, "b *o"]:
         """Return the head's outputs from the visible tokens alone."""
         return self.head(self.evidence(batch, visible, stratum))
 
@@ -89,7 +95,8 @@ class TaskNetwork(nn.Module):
             completed.append(values[name].where(~imputed[-1], predicted[name].flatten(1)))
         imagined = self._imagine(latent, batch, visible) if self.head.imagines else None
         table, holes = torch.cat(completed, 1), torch.cat(imputed, 1)
-        return Evidence(latent, table, holes, values, stratum, imagined)
+        volumes = {name: _volume(batch, visible, name) for name in self.head.sees}
+        return Evidence(latent, table, holes, values, stratum, imagined, volumes)
 
     def tables(self, batch: Batch, stratum: Int[Tensor, " b"]) -> Evidence:
         """Return the evidence of many patients, some at a time, without their tokens."""
@@ -105,18 +112,15 @@ class TaskNetwork(nn.Module):
     def _values(
         self, batch: Batch, visible: Bool[Tensor, "b n"], name: str
     ) -> Float[Tensor, "b _"]:
-        where = batch.layout.slices[name]
+        patches = batch.patches[name]
+        seen = visible[:, batch.layout.slices[name], None] & patches.isfinite()
+        patches = patches.where(seen, torch.nan)
         if not batch.layout.is_picture(name):
-            seen = visible[:, where, None] & batch.patches[name].isfinite()
-            return batch.patches[name].where(seen, torch.nan).flatten(1)
-        who = visible[:, where].any(1).nonzero()[:, 0]
-        alone = torch.zeros_like(visible[who])
-        alone[:, where] = visible[who][:, where]
-        latent = self.mae.encode(batch.rows(who), alone)
-        mean = (latent.tokens * latent.usable[..., None]).sum(1)
-        mean = mean / latent.usable.sum(1, keepdim=True).clamp_min(1)
-        look = mean.new_full((len(visible), mean.shape[1]), torch.nan)
-        return look.index_put((who,), mean)
+            return patches.flatten(1)
+        # Not its tokens: the encoder knows the pictures it was trained on too well.
+        mean = patches.nanmean(1)
+        spread = (patches - mean[:, None]).square().nanmean(1).sqrt()
+        return torch.cat([mean, spread], dim=1)
 
     def _imagine(self, latent: Latent, batch: Batch, visible: Bool[Tensor, "b n"]) -> Imagined:
         """Decode the tokens of modalities that are missing whole; of a slide, one tile."""
@@ -126,3 +130,9 @@ class TaskNetwork(nn.Module):
             wanted[:, first] = ~visible[:, where].any(1, keepdim=True)
         tokens, usable = self.mae.decoder.imagine(latent, wanted)
         return Imagined(tokens, usable)
+
+
+def _volume(batch: Batch, visible: Bool[Tensor, "b n"], name: str) -> Float[Tensor, "b x y z"]:
+    """Return the visible part of each patient's volume; NaN elsewhere."""
+    seen = visible[:, batch.layout.slices[name], None]
+    return join(batch.patches[name].where(seen, torch.nan), batch.layout.grid(name))

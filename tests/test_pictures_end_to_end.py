@@ -1,9 +1,9 @@
 """The main job with MRI and slides, from files of a cohort whose truth is known: quality.
 
-The bounds hold on seven other cohorts of this size as well, but for pictures alone: there Harrell's
-C depends on the cohort, with a standard error of 0.05 on some 80 patients. On all eight the slide's
-was 0.46 to 0.65, 0.57 in the mean. A Cox model on nothing but colours of tiles had 0.59 to 0.69,
-and who knew all that simulated slides show would have 0.75.
+The bounds hold on other cohorts of this size as well, but for pictures alone: there Harrell's C
+depends on the cohort, with a standard error of 0.05 on some 80 patients. On six cohorts the slide's
+was 0.58 to 0.75, 0.65 in the mean, and that of MRI 0.67 to 0.72. A Cox model on colours of tiles
+had 0.60 to 0.70 on four of them, and who knew all that simulated slides show would have 0.75.
 """
 
 from typing import NamedTuple
@@ -96,13 +96,13 @@ def test_concordance_beats_the_gaps_and_is_no_worse_than_clinical_cox(trained):
     assert ours < oracle + 0.03, told  # nobody knows more than the truth
 
 
-@pytest.mark.parametrize(("subset", "least"), [("wsi", 0.56), ("+".join(SEQUENCES), 0.58)])
+@pytest.mark.parametrize(("subset", "least"), [("wsi", 0.60), ("+".join(SEQUENCES), 0.62)])
 def test_pictures_alone_tell_of_survival(trained, subset, least):
     found = concordance(trained, subset=subset)
     told = (
         f"{subset} alone: C {found['value']:.3f} ({found['ci_low']:.3f}–{found['ci_high']:.3f}) "
         f"on {found['n']} patients, {found['events']} events; when this was written it was "
-        "0.64 for the slide and 0.66 for MRI"
+        "0.71 for the slide and 0.72 for MRI"
     )
     assert found["n"] > 60, told
     assert found["value"] > least, told

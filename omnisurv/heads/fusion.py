@@ -5,7 +5,7 @@ from torch import nn
 
 from omnisurv.core import Latent
 from omnisurv.head import Imagined
-from omnisurv.layers import Attention, Block
+from omnisurv.layers import Attention, Block, mask_of
 from omnisurv.shapes import Float, Tensor
 
 
@@ -43,8 +43,8 @@ class Fusion(nn.Module):
         if self.adopt is not None and imagined is not None:
             parts.append(self.adopt(imagined.tokens))
             real.append(imagined.usable)
-        keys, usable = torch.cat(parts, dim=1), torch.cat(real, dim=1)
+        keys, mask = torch.cat(parts, dim=1), mask_of(torch.cat(real, dim=1))
         if self.attention is not None:
-            return self.attention(first, keys, usable)[:, 0]
+            return self.attention(first, keys, mask)[:, 0]
         assert self.block is not None
-        return self.norm(self.block.read(first, keys, usable)[:, 0])
+        return self.norm(self.block.read(first, keys, mask)[:, 0])

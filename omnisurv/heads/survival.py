@@ -14,6 +14,7 @@ from omnisurv.head import Evidence, Head
 from omnisurv.heads.corrections import Corrections
 from omnisurv.heads.fusion import Fusion
 from omnisurv.heads.linear import Discrete, fit_linear
+from omnisurv.heads.marginals import SHARE, Marginals
 from omnisurv.registry import heads
 from omnisurv.shapes import Float, Tensor
 
@@ -80,13 +81,15 @@ class LogisticHazard(Head):
     """logit h(t | x) = baseline(t) + linear path + corrections, or + a free fusion term.
 
     The linear path is a Cox-like score on the completed clinical table. With ``corrections``,
-    single modalities shift that score where they have earned it. With ``fusion``, attention over
-    all tokens gives one logit for each interval (impuTMAE §2).
+    single modalities shift that score where they have earned it; of a patient for whom that table
+    would be imputed whole, ``marginals`` say what single modalities tell by themselves. With
+    ``fusion``, attention over all tokens gives one logit for each interval (impuTMAE §2).
 
     Args:
         intervals: number of cuts of the time grid.
         linear: number of completed values the linear path reads; 0 for none.
         corrections: shifts by single modalities; None for none.
+        marginals: hazard by single modalities where no input of the linear path is known.
         fusion: reads the tokens; None for none.
         dim: width of the fusion's vector.
         dropout: rate before the fusion's last layer.
@@ -98,6 +101,7 @@ class LogisticHazard(Head):
         linear: int,
         *,
         corrections: Corrections | None = None,
+        marginals: Marginals | None = None,
         fusion: Fusion | None = None,
         dim: int = 0,
         dropout: float = 0.0,
@@ -107,6 +111,7 @@ class LogisticHazard(Head):
         self.linear = nn.Parameter(torch.zeros(linear))
         self.center = nn.Buffer(torch.zeros(linear))
         self.corrections = corrections
+        self.marginals = marginals
         self.fusion = fusion
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(dim, intervals) if fusion is not None else None
@@ -119,6 +124,12 @@ class LogisticHazard(Head):
         logits = self.path(evidence.completed)
         if self.corrections is not None:
             logits = logits + self.corrections(evidence)[:, None]
+        if self.marginals is not None:
+            unknown = evidence.imputed.all(1, keepdim=True)
+            alone = self.baseline + self.marginals(evidence.values)[:, None]
+            share = SHARE if len(self.linear) else 1.0
+            alone = torch.lerp(self.path(evidence.completed), alone, share)
+            logits = torch.where(unknown, alone, logits)
         if self.fusion is not None and self.project is not None:
             fused = self.fusion(evidence.latent, evidence.imagined)
             logits = logits + self.project(self.dropout(fused))
@@ -149,3 +160,12 @@ def curves(logits: Float[Tensor, "b t"]) -> Float[Tensor, "b t"]:
     """
     log = F.logsigmoid(-logits[:, 1:]).cumsum(1)
     return torch.cat([torch.zeros_like(logits[:, :1]), log], dim=1).exp()
+
+
+def risks(at_cuts: Float[Tensor, "b t"]) -> Float[Tensor, " b"]:
+    """Return the log of the cumulative hazard, averaged over the cuts, in float64.
+
+    For proportional hazards it is the linear predictor, and curves at zero never tie it.
+    """
+    hazard = -at_cuts[:, 1:].double().clamp(1e-300, 1.0 - 1e-12).log()
+    return hazard.log().mean(1)
