@@ -93,7 +93,7 @@ class Supervised:
     def validate(self, network: nn.Module) -> float:
         """Return the mean loss of the patients held out."""
         total = 0.0
-        for rows in self.held_out.batch.chunks():
+        for rows in self.held_out.batch.chunks(self.model.chunk):
             part = self.held_out.rows(rows).to(device_of(network))
             outputs = network(part.batch, part.batch.observed, part.stratum)
             total += float(self.model.loss(outputs, part.target)) * len(rows)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from omnisurv.config import Settings, parse
 from omnisurv.core import Batch, Layout, MultimodalMAE
-from omnisurv.errors import SpecError, did_you_mean
+from omnisurv.errors import DataError, SpecError, did_you_mean
 from omnisurv.modality import Modality, Tokeniser
 from omnisurv.registry import recipes
 from omnisurv.shapes import Bool, Tensor
@@ -47,6 +47,10 @@ class Recipe(Settings):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     tokenise: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options of modality kinds that differ from the kinds' own defaults, by kind."""
+    late: ClassVar[frozenset[str]] = frozenset({"finetune"})
+    """Settings that pre-training does not read: where only they differ, one serves for all."""
+    tasks: ClassVar[frozenset[str]] = frozenset({"survival"})
+    """Tasks that it has a head for."""
     name: str = ""
     preset: str = "paper"
     seed: int = 0
@@ -89,7 +93,20 @@ class Recipe(Settings):
     def head(
         self, task: str, outputs: int, mae: MultimodalMAE, linear: list[str], strata: int
     ) -> "Head":
-        """Return the head of a task."""
+        """Return the head of a task; see ``require_head``."""
+
+    def require_head(self, task: str) -> None:
+        """Raise DataError if the recipe has no head for a task, naming those that have one."""
+        if task not in self.tasks:
+            able = [name for name, kind in recipes if task in kind.tasks]
+            raise DataError(
+                f"recipe '{self.name}' has no head for {task}; use one that has: "
+                f"{', '.join(able) or 'none'}"
+            )
+
+    def stage(self, task: str) -> Stage:
+        """Return how a head for a task is trained."""
+        return self.finetune
 
     def tokeniser_options(self, modality: Modality) -> Settings:
         """Return the modality's options: the spec's, then this recipe's, then the kind's."""
@@ -98,7 +115,11 @@ class Recipe(Settings):
         return parse(type(modality.options), {**preferred, **given}, f"modality {modality.name}")
 
     def search_space(self, trial: "Trial") -> dict[str, Any]:
-        """Suggest settings for tuning; recipes extend it."""
+        """Suggest settings for tuning, the same in every trial and named by their keys.
+
+        Recipes extend it. What pre-training reads is better suggested in steps, so that trials
+        share pre-trainings.
+        """
         return {
             "finetune.lr": trial.suggest_float("finetune.lr", 1e-4, 1e-2, log=True),
             "finetune.weight_decay": trial.suggest_float(

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ import torch
 
 from omnisurv.checkpoint import FittedModel
 from omnisurv.core import Batch
+from omnisurv.core.batch import MOST
 from omnisurv.errors import DataError
 from omnisurv.head import TaskNetwork
 from omnisurv.registry import fitted
@@ -51,6 +52,9 @@ class Labelled:
 class TaskModel(FittedModel):
     """A pre-trained core with a head on top, fine-tuned for one task; serves any subset."""
 
+    chunk: ClassVar[int] = MOST
+    """Patients at most that the head is given at a time where nothing is learned."""
+
     strata: list[str] = field(default_factory=lambda: [""])
     """Classes within which heads correct; one where there are none."""
 
@@ -68,6 +72,11 @@ class TaskModel(FittedModel):
     @abstractmethod
     def outputs(self) -> int:
         """Number of outputs of the head."""
+
+    @property
+    def balance(self) -> str | None:
+        """Label whose classes the inner folds hold alike; None for what the spec says."""
+        return None
 
     @abstractmethod
     def target(self, cohort: "Cohort") -> Target:

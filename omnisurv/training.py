@@ -1,7 +1,8 @@
 """Pre-train on whatever each patient has; fine-tune a head on top."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from omnisurv.calibration import calibrate
-from omnisurv.checkpoint import FittedModel, provenance
+from omnisurv.checkpoint import FittedModel, counts, provenance
 from omnisurv.core import MultimodalMAE
 from omnisurv.errors import DataError
 from omnisurv.files import writable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=FittedModel)
 Progress = Callable[[str, int, int, str], None]
+Watch = Callable[[FittedModel, nn.Module, int], None]
 
 
 def pretrain(
@@ -37,6 +39,7 @@ def pretrain(
     run: str | Path | None = None,
     progress: Progress | None = None,
     start: FittedModel | None = None,
+    watch: Watch | None = None,
 ) -> FittedModel:
     """Pre-train by masking, on every patient of the cohort who has any modality.
 
@@ -50,6 +53,8 @@ def pretrain(
         progress: called with (label, epoch, epochs, text).
         start: a model pre-trained before, say on brain MRI of other patients (impuTMAE §2); the
             modalities it shares by name keep its tokenisers and begin with its weights.
+        watch: called with (model so far, network in training, epoch) after each validation; what
+            it raises, such as Optuna's ``TrialPruned``, ends the training.
 
     Raises:
         DataError: no modality can be tokenised, too few patients, or nothing shared with
@@ -65,7 +70,7 @@ def pretrain(
         if start is not None:
             adopt(network, start.mae(member % len(start.networks)))
         objective = Reconstruction(batch.rows(~held_out), batch.rows(held_out), recipe)
-        loop = _loop(recipe, run, "pretrain", member, progress)
+        loop = _loop(recipe, run, "pretrain", member, progress, watch and partial(watch, model))
         history = optimise(network, objective, int((~held_out).sum()), recipe.pretrain, loop)
         model.networks.append(network)
         histories.append(_tag(history, "pretrain", member))
@@ -73,7 +78,8 @@ def pretrain(
     model.history = pd.concat(histories, ignore_index=True)
     before = {f"{stage} before": ids for stage, ids in start.seen.items()} if start else {}
     model.seen = {**before, "pretrain": sorted(cohort.hashed_ids())}
-    return _finish(model, cohort, run)
+    earlier = start.provenance.get("stages", {}) if start else {}
+    return _finish(model, cohort, run, {f"{stage} before": n for stage, n in earlier.items()})
 
 
 def finetune(
@@ -82,6 +88,7 @@ def finetune(
     task: str = "survival",
     run: str | Path | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Any:
     """Fine-tune a head for a task, on the patients whose answer is known.
 
@@ -92,6 +99,7 @@ def finetune(
             ``subtype``.
         run: folder to write; a killed run resumes there.
         progress: called with (label, epoch, epochs, text).
+        watch: as in ``pretrain``; a head that is not trained by gradient has no epochs.
 
     Returns:
         The task's model, such as a ``SurvivalModel``.
@@ -105,7 +113,7 @@ def finetune(
     origin = _fit_tokenisers(source, cohort) if isinstance(source, Recipe) else source
     model = kind.begin(origin, cohort, task)
     data = model.labelled(cohort)
-    folds = _inner_folds(cohort, origin.recipe)
+    folds = _inner_folds(cohort, origin.recipe, model.balance)
     histories = [origin.history] if len(origin.history) else []
     for member, held_out in enumerate(folds):
         network = _build(model, origin.recipe.seed + 1000 + member)
@@ -117,15 +125,16 @@ def finetune(
         if network.head.by_gradient:
             if not scratch:
                 freeze(network.mae, getattr(origin.recipe, "train_last", None))
-            loop = _loop(origin.recipe, run, "finetune", member, progress)
+            seen = watch and partial(watch, model)
+            loop = _loop(origin.recipe, run, "finetune", member, progress, seen)
             history = _descend(model, network, data, held_out, loop)
             histories.append(_tag(history, "finetune", member))
         else:
-            model.fit(network, data, _held_out(cohort, 5, origin.recipe.seed))
+            model.fit(network, data, _held_out(cohort, 5, origin.recipe.seed, model.balance))
         model.networks.append(network.eval())
     model.history = pd.concat(histories, ignore_index=True) if histories else pd.DataFrame()
     model.seen = {**origin.seen, "finetune": sorted(cohort.hashed_ids())}
-    return _finish(model, cohort, run)
+    return _finish(model, cohort, run, origin.provenance.get("stages", {}))
 
 
 def _distrust(mae: MultimodalMAE) -> None:
@@ -160,7 +169,7 @@ def _descend(
     train, rest = data.rows((~held_out).nonzero()[:, 0]), data.rows(held_out.nonzero()[:, 0])
     model.prepare(network, train)
     objective = Supervised(model, train, rest, recipe.drop_rate)
-    return optimise(network, objective, len(train.batch), recipe.finetune, loop)
+    return optimise(network, objective, len(train.batch), recipe.stage(model.task), loop)
 
 
 def _build(model: FittedModel, seed: int) -> nn.Module:
@@ -196,20 +205,24 @@ def _fit_tokenisers(
     return FittedModel(recipe, parts, tokenisers, [])
 
 
-def _inner_folds(cohort: "Cohort", recipe: Recipe) -> list[Bool[Tensor, " b"]]:
+def _inner_folds(
+    cohort: "Cohort", recipe: Recipe, label: str | None = None
+) -> list[Bool[Tensor, " b"]]:
     """Return for each member who is held out (True), whole groups together."""
     folds = max(recipe.members, round(1 / recipe.validation), 2)
-    return _held_out(cohort, folds, recipe.seed)[: recipe.members]
+    return _held_out(cohort, folds, recipe.seed, label)[: recipe.members]
 
 
-def _held_out(cohort: "Cohort", folds: int, seed: int) -> list[Bool[Tensor, " b"]]:
+def _held_out(
+    cohort: "Cohort", folds: int, seed: int, label: str | None = None
+) -> list[Bool[Tensor, " b"]]:
     """Return who is held out (True) in each inner fold; fewer folds where events are rare."""
     try:
-        parts = cohort.folds(n=folds, repeats=1, seed=seed)
+        parts = cohort.folds(n=folds, repeats=1, seed=seed, label=label)
     except DataError:
         if folds <= 2:
             raise
-        return _held_out(cohort, folds - 1, seed)
+        return _held_out(cohort, folds - 1, seed, label)
     return [torch.from_numpy(cohort.patients.isin(part.patients)) for _, part in parts]
 
 
@@ -221,13 +234,18 @@ def _with_any_modality(cohort: "Cohort") -> "Cohort":
 
 
 def _loop(
-    recipe: Recipe, run: str | Path | None, stage: str, member: int, progress: Progress | None
+    recipe: Recipe,
+    run: str | Path | None,
+    stage: str,
+    member: int,
+    progress: Progress | None,
+    watch: Callable[[nn.Module, int], None] | None,
 ) -> Loop:
     label = stage if recipe.members == 1 else f"{stage} {member + 1}/{recipe.members}"
     checkpoint = None
     if run is not None:
         checkpoint = writable(Path(run) / "resume") / f"{stage}-{member}.safetensors"
-    return Loop(recipe.precision, recipe.seed + member, checkpoint, progress, label)
+    return Loop(recipe.precision, recipe.seed + member, checkpoint, progress, label, watch)
 
 
 def _tag(history: Sequence[dict[str, Any]], stage: str, member: int) -> pd.DataFrame:
@@ -243,9 +261,12 @@ def _collect(all_errors: dict[str, Any], errors: dict[str, Any]) -> None:
         all_errors[name] = error if old is None else np.concatenate([old, error])
 
 
-def _finish(model: M, cohort: "Cohort", run: str | Path | None) -> M:
+def _finish(model: M, cohort: "Cohort", run: str | Path | None, earlier: Mapping[str, Any]) -> M:
+    """Note where the model comes from, with counts of each stage, and save it."""
+    stage = list(model.seen)[-1]
     model.provenance = {
         **provenance(cohort, model.recipe),
+        "stages": {**earlier, stage: counts(cohort)},
         "run": "in memory" if run is None else Path(run).resolve().name,
     }
     if run is not None:

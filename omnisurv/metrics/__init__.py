@@ -6,7 +6,7 @@ a ``Score`` from which ``estimate`` makes a value with a bootstrap interval, n a
 ``difference`` a paired comparison of two models. What cannot be computed is NaN, with a reason.
 """
 
-from omnisurv.metrics.auc import auc_cumulative_dynamic
+from omnisurv.metrics.auc import auc_cumulative_dynamic, auc_scores
 from omnisurv.metrics.bootstrap import (
     Difference,
     Estimate,
@@ -21,6 +21,7 @@ from omnisurv.metrics.calibration import (
     calibration_at,
     d_calibration,
 )
+from omnisurv.metrics.classification import classification_scores
 from omnisurv.metrics.concordance import (
     concordance_antolini,
     concordance_harrell,
@@ -33,6 +34,7 @@ from omnisurv.metrics.curves import (
     horizon,
     kaplan_meier_curve,
 )
+from omnisurv.metrics.decision import net_benefit_scores
 from omnisurv.metrics.imputation import (
     coverage,
     imputation_scores,
@@ -44,6 +46,7 @@ from omnisurv.metrics.imputation import (
 )
 from omnisurv.metrics.survival import (
     brier_score,
+    brier_scores,
     cs_score,
     integrated_brier_score,
     survival_scores,
@@ -57,10 +60,13 @@ __all__ = [
     "Score",
     "StepFunction",
     "auc_cumulative_dynamic",
+    "auc_scores",
     "average_scores",
     "brier_score",
+    "brier_scores",
     "calibration_at",
     "censoring_curve",
+    "classification_scores",
     "concordance_antolini",
     "concordance_harrell",
     "concordance_uno",
@@ -75,6 +81,7 @@ __all__ = [
     "kaplan_meier_curve",
     "mae",
     "mse",
+    "net_benefit_scores",
     "patient_draws",
     "pearson",
     "r2",

@@ -1,9 +1,17 @@
 """Time-dependent AUC: at a time, do those who had the event rank above those who did not?"""
 
+from functools import partial
+
 import numpy as np
 
 from omnisurv.metrics.bootstrap import Score, Weights, ratio, undefined
-from omnisurv.metrics.curves import ArrayLike, Floats, censoring_curve, endpoint_arrays
+from omnisurv.metrics.curves import (
+    ArrayLike,
+    Floats,
+    censoring_curve,
+    endpoint_arrays,
+    weighted_survival,
+)
 
 _CHUNK = 100  # bootstrap draws held in memory at a time
 
@@ -57,6 +65,24 @@ def auc_score(
     return Score(timed.mean, n, events)
 
 
+def auc_scores(
+    train_time: ArrayLike,
+    train_event: ArrayLike,
+    time: ArrayLike,
+    event: ArrayLike,
+    risk: ArrayLike,
+    at: ArrayLike,
+) -> list[Score]:
+    """Return the AUC at each time as a ``Score``; arguments as ``auc_cumulative_dynamic``."""
+    timed = _TimedAUC(train_time, train_event, time, event, risk, at)
+    n, events = len(timed.times), int(timed.events.sum())
+    scores = []
+    for k, known in enumerate(np.isfinite(timed.each(np.ones((1, n), dtype=np.float32))[0])):
+        reason = "" if known else "no case or no control at this time"
+        scores.append(Score(partial(timed.alone, k=k), n, events, reason))
+    return scores
+
+
 class _TimedAUC:
     """The AUC at several times under patient weights."""
 
@@ -86,6 +112,11 @@ class _TimedAUC:
             [np.stack([self._auc(w, k) for k in range(len(self.at))], axis=1) for w in blocks]
         )
 
+    def alone(self, weights: Weights, k: int) -> Floats:
+        """Return the AUC under each row of ``weights`` at time number ``k``, (draws,)."""
+        blocks = [weights[b : b + _CHUNK] for b in range(0, len(weights), _CHUNK)]
+        return np.concatenate([self._auc(block, k) for block in blocks])
+
     def _auc(self, weights: Weights, k: int) -> Floats:
         order = np.argsort(self.risk[k], kind="stable")
         edges = np.flatnonzero(np.diff(self.risk[k][order], prepend=-np.inf))
@@ -100,21 +131,10 @@ class _TimedAUC:
     def mean(self, weights: Weights) -> Floats:
         """Return the mean over times under each row of ``weights``, (draws,)."""
         auc = self.each(weights)
-        fall = -np.diff(self._survival(weights), axis=1, prepend=1.0)
+        curve = weighted_survival(self.times, self.events, weights, self.at)
+        fall = -np.diff(curve, axis=1, prepend=1.0)
         fall = np.where(np.isfinite(auc), fall, 0.0)
         return ratio((np.where(np.isfinite(auc), auc, 0.0) * fall).sum(axis=1), fall.sum(axis=1))
-
-    def _survival(self, weights: Weights) -> Floats:
-        """Return the weighted Kaplan–Meier curve of the patients at the times, (draws, q)."""
-        order = np.argsort(self.times, kind="stable")
-        unique, edges = np.unique(self.times[order], return_index=True)
-        sorted_weights = weights[:, order].astype(float)
-        total = np.add.reduceat(sorted_weights, edges, axis=1)
-        deaths = np.add.reduceat(sorted_weights * self.events[order], edges, axis=1)
-        at_risk = np.cumsum(total[:, ::-1], axis=1)[:, ::-1]
-        drop = np.divide(deaths, at_risk, out=np.zeros_like(deaths), where=at_risk > 0)
-        curve = np.concatenate([np.ones((len(weights), 1)), np.cumprod(1 - drop, axis=1)], axis=1)
-        return curve[:, np.searchsorted(unique, self.at, side="right")]
 
 
 def auc_times(train_time: ArrayLike, train_event: ArrayLike, end: float) -> Floats:

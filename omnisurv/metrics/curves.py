@@ -195,6 +195,21 @@ def censoring_curve(time: ArrayLike, event: ArrayLike) -> StepFunction:
     return StepFunction(unique, np.cumprod(1 - drop, dtype=np.float64))
 
 
+def weighted_survival(
+    times: Floats, events: Bools, weights: npt.NDArray[Any], at: Floats
+) -> Floats:
+    """Return Kaplan–Meier curves of patients (n,) under weights (draws, n) at days, (draws, q)."""
+    order = np.argsort(times, kind="stable")
+    unique, edges = np.unique(times[order], return_index=True)
+    ordered = weights[:, order].astype(float)
+    total = np.add.reduceat(ordered, edges, axis=1)
+    deaths = np.add.reduceat(ordered * events[order], edges, axis=1)
+    at_risk = np.cumsum(total[:, ::-1], axis=1)[:, ::-1]
+    drop = np.divide(deaths, at_risk, out=np.zeros_like(deaths), where=at_risk > 0)
+    curve = np.concatenate([np.ones((len(weights), 1)), np.cumprod(1 - drop, axis=1)], axis=1)
+    return curve[:, np.searchsorted(unique, at, side="right")]
+
+
 def _counts(times: Floats, events: Bools) -> tuple[Floats, Floats, Floats, Floats]:
     """Return distinct times with events, censorings and patients at risk at each."""
     unique, place = np.unique(times, return_inverse=True)

@@ -125,6 +125,28 @@ def ibs_score(
     return patient_mean(own, int(endpoint[1].sum()))
 
 
+def brier_scores(
+    train_time: ArrayLike,
+    train_event: ArrayLike,
+    time: ArrayLike,
+    event: ArrayLike,
+    curves: Curves,
+    at: ArrayLike,
+) -> list[Score]:
+    """Return the Brier score at each of ``at`` (q,) days as a ``Score``; see ``brier_score``."""
+    G = censoring_curve(train_time, train_event)
+    endpoint = endpoint_arrays(time, event)
+    when = np.asarray(at, dtype=float)
+    events = int(endpoint[1].sum())
+    losses = _losses(G, *endpoint, curves, np.minimum(when, G.limit))
+    return [
+        patient_mean(own, events)
+        if day <= G.limit
+        else undefined(len(own), events, "beyond the training follow-up")
+        for day, own in zip(when, losses, strict=True)
+    ]
+
+
 def _losses(G: StepFunction, times: Floats, events: Bools, curves: Curves, at: Floats) -> Floats:
     """Return each patient's weighted squared error at each time, (q, n)."""
     if curves.n != len(times):

@@ -16,6 +16,8 @@ Where this differs from the paper or its code, and why:
 - In the decoder, mask tokens are queries and never keys, so that a slot's prediction does not
   depend on which others are asked for and an absent sequence costs nothing. ``mutual`` is the
   paper's formulation, which published weights need.
+- The decoder's dropout hides the values of whole tokens from a head (paper: single pairs of query
+  and key), which fused attention can do.
 - The cube lies around the brain or the tumour, as the spec says (``size: 128``), not at the middle
   of the file, where it cuts off more of the head.
 - Volumes are turned to the same orientation first (code: as they lie in the file). BraTS's own
@@ -27,8 +29,14 @@ Where this differs from the paper or its code, and why:
   epoch on patients held out is kept, as in every recipe here (code: the last epoch).
 - One fine-tuned network serves every subset, for which whole sequences are hidden at random
   (``drop_rate``); the paper fine-tunes one for each of the 15.
+- The same holds for segmentation: the UNETR's first convolution is averaged over the sequences
+  there are, as its tokens are (``heads/segmentation.py``). Its loss is binary cross-entropy and
+  Dice of each region; the code's softmax cross-entropy on regions that overlap teaches nothing.
+- Label maps are made of the whole volume, a window at a time, and judged there (code: on the
+  128³ in the middle).
 - The hazard is one linear layer on the class token (paper; the code has two), with dropout before
-  it and none inside the encoder (code: 0.1 there). Five epochs are all warm-up, as in the paper.
+  it and none inside the encoder (code: 0.1 there). So is the classes' softmax, which takes any
+  number of them (paper and code: two, one logit). Five epochs are all warm-up, as in the paper.
 - The ten intervals are quantiles fitted on training patients (code: on all, before the split).
   Risk is the log cumulative hazard; the code sums raw logits.
 """
@@ -42,7 +50,9 @@ from torch import nn
 
 from omnisurv.core import Batch, Decoder, Encoder, Layout, MultimodalMAE
 from omnisurv.core.masking import dirichlet
-from omnisurv.head import Evidence
+from omnisurv.head import Evidence, Head
+from omnisurv.heads.classification import Classifier
+from omnisurv.heads.segmentation import Unetr
 from omnisurv.heads.survival import LogisticHazard, Scheme
 from omnisurv.layers import PatchEmbed, PatchLinear, initialise
 from omnisurv.modality import Modality, Tokeniser
@@ -69,6 +79,11 @@ class BmMae(Recipe):
         "Missing Modalities (Robinet et al. 2025)"
     )
     tokenise: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mri": {"center": False}}
+    late: ClassVar[frozenset[str]] = frozenset(
+        {"finetune", "train_last", "drop_rate", "intervals", "grid", "head_dropout"}
+        | {"ridge", "segmentation", "features"}
+    )
+    tasks: ClassVar[frozenset[str]] = frozenset({"survival", "classification", "segmentation"})
 
     dim: int = 768
     heads: int = 12
@@ -90,6 +105,12 @@ class BmMae(Recipe):
     """Whether pre-training flips volumes and changes their intensities at random."""
     pretrain: Stage = Stage(epochs=1000, batch=6, lr=1e-4, weight_decay=0.05, warmup=50, every=10)
     finetune: Stage = Stage(epochs=5, batch=2, lr=1e-4, weight_decay=0.05, warmup=5)
+    classification: Stage = Stage(epochs=10, batch=2, lr=1e-4, weight_decay=0.05, warmup=5)
+    """How a label's classes are fine-tuned."""
+    segmentation: Stage = Stage(epochs=70, batch=2, lr=5e-4, weight_decay=0.05, warmup=10)
+    """How segmentation is fine-tuned; ``finetune`` is for survival."""
+    features: int = Field(default=16, gt=0)
+    """Channels of the segmentation head at full resolution."""
     train_last: int | None = Field(default=None, ge=0)
     """Layers at the end of the encoder that fine-tuning may change; None for all of it."""
     drop_rate: float = Field(default=0.5, ge=0, lt=1)
@@ -115,6 +136,9 @@ class BmMae(Recipe):
             "augmented": False,  # a hundred patients and a few minutes teach no invariances
             "pretrain": {"epochs": 60, "batch": 8, "lr": 2e-3, "warmup": 5},
             "finetune": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2},
+            "classification": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2},
+            "features": 8,
+            "segmentation": {"epochs": 12, "batch": 2, "lr": 5e-3, "warmup": 1},
         }
     }
 
@@ -193,20 +217,30 @@ class BmMae(Recipe):
 
     def head(
         self, task: str, outputs: int, mae: MultimodalMAE, linear: list[str], strata: int
-    ) -> LogisticHazard:
-        """Return the logistic hazard of §4.4, on the class token."""
+    ) -> Head:
+        """Return the UNETR of §4.2, or §4.3's classes or §4.4's hazard on the class token."""
+        self.require_head(task)
         layout = mae.encoder.layout
+        if task == "segmentation":
+            return Unetr(layout, self.dim, self.trunk, self.features)
+        if task == "classification":
+            return Classifier(outputs, self.dim, dropout=self.head_dropout)
         inputs = sum(
             self.dim if layout.is_picture(name) else layout.lengths[name] * layout.widths[name]
             for name in linear
         )
         return ClassTokenHazard(outputs, inputs, self.dim, self.head_dropout)
 
+    def stage(self, task: str) -> Stage:
+        """Return how a head for a task is trained: for 70 epochs (§4.2), 10 (§4.3) or 5 (§4.4)."""
+        own = {"segmentation": self.segmentation, "classification": self.classification}
+        return own.get(task, self.finetune)
+
     def search_space(self, trial: "Trial") -> dict[str, Any]:
         """Suggest how much is hidden, in either stage."""
         return {
             **super().search_space(trial),
-            "mask_ratio": trial.suggest_float("mask_ratio", 0.5, 0.9),
+            "mask_ratio": trial.suggest_float("mask_ratio", 0.5, 0.9, step=0.05),
             "drop_rate": trial.suggest_float("drop_rate", 0.0, 0.7),
             "head_dropout": trial.suggest_float("head_dropout", 0.0, 0.5),
         }

@@ -28,7 +28,8 @@ Where this differs from the paper or its code, and why:
 - Age and the treatment flags enter as the completed table of the linear path, standardised where
   continuous and imputed where missing; the code standardises the flags too and fills zeros.
 - The linear path on the completed clinical table and its gated corrections (preset ``small``)
-  are ours: on a few hundred patients omics help only as corrections of a Cox-like model.
+  are ours: on a few hundred patients omics help only as corrections of a Cox-like model. Patients
+  without that table get two thirds of their shift from scores of single modalities.
 - Attention masks are boolean; the code's float mask *adds* attention to missing tokens.
 """
 
@@ -40,8 +41,11 @@ from pydantic import Field
 
 from omnisurv.core import Batch, Decoder, Encoder, MultimodalMAE
 from omnisurv.core.masking import drop_modalities, holes, thin, uniform
+from omnisurv.head import Head
+from omnisurv.heads.classification import Classifier, RidgeClassifier
 from omnisurv.heads.corrections import Corrections
 from omnisurv.heads.fusion import Fusion
+from omnisurv.heads.marginals import Marginals
 from omnisurv.heads.survival import LogisticHazard, Scheme
 from omnisurv.layers import initialise
 from omnisurv.modality import Modality, Tokeniser
@@ -65,6 +69,12 @@ class Imputmae(Recipe):
         "rna": {"patch": 512, "min_sd": 0.1, "order": "file", "normalise": "patient"},
         "dnam": {"patch": 1024, "order": "file", "values": "beta", "standardise": False},
     }
+    tasks: ClassVar[frozenset[str]] = frozenset({"survival", "classification"})
+
+    late: ClassVar[frozenset[str]] = frozenset(
+        {"finetune", "train_last", "intervals", "grid", "head_dropout", "bare_fusion", "imagine"}
+        | {"omics", "ridge"}
+    )
 
     dim: int = 256
     heads: int = 4
@@ -184,18 +194,26 @@ class Imputmae(Recipe):
 
     def head(
         self, task: str, outputs: int, mae: MultimodalMAE, linear: list[str], strata: int
-    ) -> LogisticHazard:
+    ) -> Head:
         """Return the fusion attention head (§2), or the linear path with corrections."""
+        self.require_head(task)
         layout = mae.encoder.layout
-        # A correction by pictures reads the mean of their tokens.
+        # Of pictures, the head reads mean and spread of their patches.
         width = {
-            name: self.dim if layout.is_picture(name) else length * layout.widths[name]
+            name: (2 if layout.is_picture(name) else length) * layout.widths[name]
             for name, length in layout.lengths.items()
         }
         inputs = sum(width[name] for name in linear)
         if self.omics == "corrections":
             others = {name: w for name, w in width.items() if name not in linear}
-            return LogisticHazard(outputs, inputs, corrections=Corrections(others, strata))
+            if task == "classification":
+                return RidgeClassifier(outputs, inputs, others)
+            return LogisticHazard(
+                outputs,
+                inputs,
+                corrections=Corrections(others, strata),
+                marginals=Marginals(others) if others else None,
+            )
         fusion = Fusion(
             self.dim,
             self.heads,
@@ -204,16 +222,20 @@ class Imputmae(Recipe):
             bare=self.bare_fusion,
             imagined=self.decoder_dim if self.imagine else None,
         )
+        if task == "classification":
+            return Classifier(outputs, self.dim, fusion=fusion, dropout=self.head_dropout)
         return LogisticHazard(
             outputs, inputs, fusion=fusion, dim=self.dim, dropout=self.head_dropout
         )
 
     def search_space(self, trial: "Trial") -> dict[str, Any]:
         """Suggest regularisation first: size matters less on a few hundred patients."""
-        return {
-            **super().search_space(trial),
-            "mask_ratio": trial.suggest_float("mask_ratio", 0.3, 0.8),
-            "drop_rate": trial.suggest_float("drop_rate", 0.0, 0.6),
+        space = {
+            "mask_ratio": trial.suggest_float("mask_ratio", 0.3, 0.8, step=0.1),
+            "drop_rate": trial.suggest_float("drop_rate", 0.0, 0.6, step=0.3),
             "ridge": trial.suggest_float("ridge", 1.0, 200.0, log=True),
-            "head_dropout": trial.suggest_float("head_dropout", 0.0, 0.5),
         }
+        if self.omics == "corrections":  # nothing is trained by gradient
+            return space
+        dropout = trial.suggest_float("head_dropout", 0.0, 0.5)
+        return {**super().search_space(trial), **space, "head_dropout": dropout}

@@ -16,7 +16,8 @@ from omnisurv.files import atomic, writable
 from omnisurv.head import TaskNetwork
 from omnisurv.heads.corrections import Training, fit_corrections
 from omnisurv.heads.linear import Discrete, nll
-from omnisurv.heads.survival import LogisticHazard, TimeGrid, curves
+from omnisurv.heads.marginals import fit_marginals
+from omnisurv.heads.survival import LogisticHazard, TimeGrid, curves, risks
 from omnisurv.registry import fitted
 from omnisurv.shapes import Bool, Float, Tensor
 from omnisurv.task import Labelled, TaskModel, strata_of
@@ -129,17 +130,21 @@ class SurvivalModel(TaskModel):
     def fit(
         self, network: TaskNetwork, data: Labelled, inner: Sequence[Bool[Tensor, " b"]]
     ) -> None:
-        """Fit the linear path on the completed table, then corrections that earn their place."""
+        """Fit linear path, corrections that earn their place, and each modality by itself."""
         head, target = _head(network), _discrete(data)
         assert head.corrections is not None
         evidence = network.eval().tables(data.batch, data.stratum)
         head.fit_path(evidence.completed, target, self._ridge)
         training = Training(evidence.completed, evidence.values, data.stratum, target)
         offset = head.path(evidence.completed)
-        kept = fit_corrections(head.corrections, training, offset, inner, self._ridge)
+        kept = {}
+        if len(head.linear):  # without a linear path there is nothing to correct
+            kept = fit_corrections(head.corrections, training, offset, inner, self._ridge)
         for (name, level), gain in kept.items():
             place = f"{name} in {self.strata[level]}" if self.strata[level] else name
             self.gains[place] = max(gain, self.gains.get(place, gain))
+        if head.marginals is not None:
+            fit_marginals(head.marginals, evidence.values, target, head.baseline, inner)
 
     @property
     def _ridge(self) -> float:
@@ -176,8 +181,7 @@ class SurvivalModel(TaskModel):
         return pd.DataFrame(values.T, index=pd.Index(times, name="days"), columns=patients)
 
     def _risk(self, at_cuts: "np.ndarray[Any, Any]", patients: pd.Index) -> "pd.Series[float]":
-        hazard = -np.log(np.clip(at_cuts[:, 1:], 1e-300, 1.0 - 1e-12))
-        return pd.Series(np.log(hazard).mean(axis=1), index=patients, name="risk")
+        return pd.Series(risks(torch.from_numpy(at_cuts)).numpy(), index=patients, name="risk")
 
     def _curves(self, cohort: "Cohort", modalities: Collection[str] | None) -> np.ndarray[Any, Any]:
         """Return survival at the cuts (n, cuts), the mean over members."""
