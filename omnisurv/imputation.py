@@ -1,112 +1,28 @@
 """Missing modalities of given patients: a deterministic mean, an honest interval, seeded draws."""
 
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from omnisurv.calibration import margin, predict_modality
 from omnisurv.checkpoint import FittedModel
 from omnisurv.core import Batch
-from omnisurv.data.images import FilledImages
+from omnisurv.data.images import FilledImages, Images
+from omnisurv.embedding import embed
 from omnisurv.errors import DataError
-from omnisurv.files import atomic, writable
-from omnisurv.modality import Modality
+from omnisurv.imputed import Imputation, Values
+from omnisurv.modality import Tokeniser
 from omnisurv.shapes import Bool, Tensor
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from mudata import MuData
 
     from omnisurv.data.cohort import Cohort
-
-Values = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Imputation:
-    """Completed modalities of a cohort.
-
-    Of tables, ``values[name]`` is an AnnData of all patients, in the modality's own unit: ``X``
-    holds what was measured and, elsewhere, the imputed mean; ``layers["imputed"]`` says which is
-    which; ``layers["low"]`` and ``["high"]`` bound the ``level`` interval (equal to X where
-    measured); ``layers["draw_0"]`` and on are the draws, where asked for. Of pictures it is a
-    ``FilledImages``.
-    """
-
-    values: dict[str, Any]
-    level: float
-    modalities: dict[str, Modality] = field(default_factory=dict)
-    """The kinds that write the values."""
-    draws: dict[str, Values] = field(default_factory=dict)
-    """Seeded draws (draws, patients, features) of each modality, where asked for."""
-
-    def to_mudata(self) -> "MuData":
-        """Return the completed tables as one MuData; pictures stay behind."""
-        import mudata
-
-        tables = {n: v for n, v in self.values.items() if not isinstance(v, FilledImages)}
-        with mudata.set_options(pull_on_update=False):
-            return mudata.MuData(tables)
-
-    def save(self, folder: str | Path, *, tsv: bool = False) -> Path:
-        """Write every modality in the field's format, and a manifest.
-
-        Tables become one ``.h5ad`` (and ``.tsv`` with bounds on request), pictures a folder of
-        files by patient.
-
-        Raises:
-            InputError: the folder cannot be written to.
-        """
-        folder = writable(Path(folder))
-        manifest = {}
-        for name, data in self.values.items():
-            pictures = isinstance(data, FilledImages)
-            place = writable(folder / name) if pictures else folder
-            files = self.modalities[name].write(data, place)
-            if tsv and not isinstance(data, FilledImages):
-                _save_tsv(data, folder, name)
-            manifest[name] = {**_told(data), "level": self.level}
-            manifest[name]["files"] = [str(file.relative_to(folder)) for file in files]
-        with atomic(folder / "imputation.json") as path:
-            path.write_text(json.dumps(manifest, indent=1))
-        return folder
-
-
-def _told(data: "AnnData | FilledImages") -> dict[str, Any]:
-    """Return what the manifest says of a modality."""
-    if isinstance(data, FilledImages):
-        whole = any_value = data.imputed
-        told: dict[str, Any] = {"run": data.run}
-    else:
-        whole = data.obs["imputed"].to_numpy()
-        any_value = np.any(data.layers["imputed"], axis=1)
-        told = data.uns["omnisurv"]
-    return {
-        "patients": len(whole),
-        "patients_without": int(whole.sum()),
-        "patients_with_imputed_values": int(any_value.sum()),
-        **told,
-    }
-
-
-def _save_tsv(data: "AnnData", folder: Path, name: str) -> None:
-    for suffix, values in (
-        ("", data.X),
-        ("_low", data.layers["low"]),
-        ("_high", data.layers["high"]),
-        ("_imputed", np.asarray(data.layers["imputed"]).astype(int)),
-    ):
-        frame = pd.DataFrame(values, index=data.obs_names, columns=data.var_names)
-        with atomic(folder / f"{name}{suffix}.tsv") as path:
-            frame.to_csv(path, sep="\t")
 
 
 @dataclass(frozen=True)
@@ -180,7 +96,8 @@ def impute(
             else:
                 for number, values_drawn in enumerate(drawn[name]):
                     table.layers[f"draw_{number}"] = values_drawn
-    return Imputation(values, level, dict(model.modalities), drawn)
+    obs = cohort.obs.assign(evidence=_evidence(cohort))
+    return Imputation(values, level, dict(model.modalities), drawn, obs, embed(model, cohort))
 
 
 @torch.no_grad()
@@ -206,7 +123,7 @@ def _complete(
     data = tokeniser.untokenise(predicted.mean, patients)
     real = np.asarray(tokeniser.untokenise(np.where(measured, 1.0, np.nan), patients).X)
     imputed = ~np.isfinite(real)
-    observed = _observed(cohort, name, data)
+    observed = _observed(cohort, name, data, tokeniser)
     low = np.asarray(tokeniser.untokenise(predicted.low, patients).X)
     high = np.asarray(tokeniser.untokenise(predicted.high, patients).X)
     data.X = np.where(imputed, data.X, observed).astype(np.float32)
@@ -214,10 +131,7 @@ def _complete(
     data.layers["low"] = np.where(imputed, np.minimum(low, high), observed).astype(np.float32)
     data.layers["high"] = np.where(imputed, np.maximum(low, high), observed).astype(np.float32)
     data.obs["imputed"] = imputed.all(axis=1)
-    data.obs["evidence"] = [
-        "+".join(str(m) for m in row.index[row.to_numpy()]) or "none"
-        for _, row in cohort.availability.iterrows()
-    ]
+    data.obs["evidence"] = _evidence(cohort)
     data.uns["omnisurv"] = {
         "recipe": model.recipe.title,
         "data_fingerprint": str(model.provenance.get("data_fingerprint", "")),
@@ -227,11 +141,19 @@ def _complete(
     return data
 
 
-def _observed(cohort: "Cohort", name: str, like: "AnnData") -> Values:
+def _evidence(cohort: "Cohort") -> list[str]:
+    """Return which modalities each patient has, such as ``rna+clinical``."""
+    there = cohort.availability
+    return ["+".join(there.columns[row]) or "none" for row in there.to_numpy()]
+
+
+def _observed(cohort: "Cohort", name: str, like: "AnnData", tokeniser: Tokeniser) -> Values:
     """Return the cohort's own values, (patients, features) in the tokeniser's order."""
     values = np.full(like.shape, np.nan, np.float32)
     if name in cohort.availability.columns and cohort.availability[name].any():
         own = cohort[name]
+        if isinstance(own, Images):  # tiles, of which the values are summaries
+            own = tokeniser.untokenise(tokeniser.tokenise(own), list(own.obs_names))
         columns = own.var_names.get_indexer(like.var_names)
         rows = cohort.patients.get_indexer(own.obs_names)
         there = columns >= 0
@@ -287,15 +209,24 @@ def _draw(
     generator: np.random.Generator,
 ) -> Values:
     """Add held-out error vectors, so that draws keep the errors' correlation; NaN if measured."""
+    filled = held_out_errors(model, name, generator)
+    chosen = generator.integers(len(filled), size=(draws, len(predicted.mean)))
+    return np.where(measured, np.nan, predicted.mean - filled[chosen])
+
+
+def held_out_errors(model: FittedModel, name: str, generator: np.random.Generator) -> Values:
+    """Return error vectors (k, l, p) of held-out patients to draw from, without holes.
+
+    Raises:
+        DataError: there are none.
+    """
     errors = model.residuals.get(name)
     if errors is None or not len(errors):
         raise DataError(
             f"modality '{name}': no patient held out of training had it and another modality, "
             "so there are no errors to draw from; pre-train on more patients"
         )
-    filled = _without_holes(errors, generator)
-    chosen = generator.integers(len(filled), size=(draws, len(predicted.mean)))
-    return np.where(measured, np.nan, predicted.mean - filled[chosen])
+    return _without_holes(errors, generator)
 
 
 def _in_own_unit(model: FittedModel, cohort: "Cohort", name: str, drawn: Values) -> Values:
@@ -305,7 +236,7 @@ def _in_own_unit(model: FittedModel, cohort: "Cohort", name: str, drawn: Values)
     for patches in drawn:
         values = tokeniser.untokenise(patches, patients)
         if hasattr(values, "var_names"):
-            own = _observed(cohort, name, values)
+            own = _observed(cohort, name, values, tokeniser)
             values = np.where(np.isfinite(values.X), values.X, own)
         result.append(values)
     return np.stack(result).astype(np.float32)

@@ -19,7 +19,7 @@ from omnisurv.evaluation.scoring import (
     groups_of,
     score_row,
 )
-from omnisurv.imputation import reconstruct
+from omnisurv.imputation import impute, reconstruct
 from omnisurv.metrics import Score, difference, estimate, imputation_scores, patient_draws
 
 if TYPE_CHECKING:
@@ -180,3 +180,35 @@ def _baselines(
         table = fitted.predict(test, patients).reindex(columns=np.flatnonzero(scored))
         predictions[baseline] = [table.fillna(0.0).to_numpy(float)]
     return predictions
+
+
+def hidden_values(
+    model: "FittedModel", cohort: "Cohort", name: str
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Return a modality's measured values and what is imputed for them from the others.
+
+    Raw expression is logged; then each feature is standardised by its measured values.
+    """
+    others = cohort.drop_modalities([name])
+    who = cohort.patients[cohort.availability[name] & others.availability.any(axis=1)]
+    data = impute(model, others.subset(who), [name]).values[name]
+    index, columns = data.obs_names, data.var_names
+    own = cohort[name]
+    logged = own.uns.get("scale") in ("linear", "counts")
+    frames = {"mean": data.X, "low": data.layers["low"], "high": data.layers["high"]}
+    found = {k: pd.DataFrame(v, index=index, columns=columns) for k, v in frames.items()}
+    truth = pd.DataFrame(own.X, index=own.obs_names, columns=own.var_names)
+    truth = truth.reindex(index=index, columns=columns)
+    if logged:
+        truth, found = _logged(truth), {k: _logged(v) for k, v in found.items()}
+    centre, spread = truth.mean(), truth.std()
+    varied = spread.index[spread > 0]
+    return (
+        ((truth - centre) / spread)[varied],
+        {k: ((v - centre) / spread)[varied] for k, v in found.items()},
+    )
+
+
+def _logged(values: pd.DataFrame) -> pd.DataFrame:
+    logs = np.log1p(values.clip(lower=0).to_numpy(dtype=float))
+    return pd.DataFrame(logs, index=values.index, columns=values.columns)

@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from omnisurv.card import write_card
+from omnisurv.errors import InputError
+from omnisurv.evaluation.curves import FILE, HeldOutCurves
 from omnisurv.files import atomic, writable
 from omnisurv.metrics import (
     Difference,
@@ -34,6 +37,8 @@ COLUMNS = (
     "ci_high",
     "note",
 )
+CASES = ("patient", "subset", "region", "dice", "hd95")
+"""Columns of ``cases.csv``, of segmentation."""
 DIFFERENCES = (
     "model",
     "against",
@@ -77,12 +82,16 @@ class Evaluation:
         differences: paired differences between the model and each baseline.
         predictions: risks of each model, patients in rows.
         notes: what had to give way.
+        curves: survival curves of each model from all there is; None for other tasks.
+        cases: Dice and HD95 of each patient, subset and region; None for other tasks.
     """
 
     table: pd.DataFrame
     differences: pd.DataFrame
     predictions: pd.DataFrame
     notes: list[str] = field(default_factory=list)
+    curves: HeldOutCurves | None = None
+    cases: pd.DataFrame | None = None
 
     def to_json(self) -> str:
         """Return rows, differences and notes as JSON; NaN is null."""
@@ -94,7 +103,10 @@ class Evaluation:
         return json.dumps(rows, indent=1)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``metrics.json``, ``metrics.csv`` and ``predictions.csv``."""
+        """Write ``metrics.json``, ``metrics.csv``, ``predictions.csv`` and the curves.
+
+        In the folder of the run itself the figures are added to its model card.
+        """
         folder = writable(Path(folder))
         with atomic(folder / "metrics.json") as path:
             path.write_text(self.to_json())
@@ -102,7 +114,30 @@ class Evaluation:
             self.table.to_csv(path, index=False)
         with atomic(folder / "predictions.csv") as path:
             self.predictions.to_csv(path)
+        if self.curves is not None:
+            self.curves.save(folder)
+        if self.cases is not None:
+            with atomic(folder / "cases.csv") as path:
+                self.cases.to_csv(path, index=False)
+        if (folder / "config.yaml").exists():
+            write_card(folder)
         return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Evaluation":
+        """Read what ``save`` wrote; raise InputError if there is none."""
+        folder = Path(folder)
+        if not (folder / "metrics.json").exists():
+            raise InputError(f"{folder} holds no metrics.json; give the --out folder of evaluate")
+        told = json.loads((folder / "metrics.json").read_text())
+        risks = pd.read_csv(folder / "predictions.csv", dtype={"patient": str, 0: str})
+        keys = ["fold", "patient"] if "fold" in risks else [str(risks.columns[0])]
+        curves = HeldOutCurves.load(folder) if (folder / FILE).exists() else None
+        table, pairs = pd.DataFrame(told["rows"]), pd.DataFrame(told["differences"])
+        cases = None
+        if (file := folder / "cases.csv").exists():
+            cases = pd.read_csv(file, dtype={"patient": str}, float_precision="round_trip")
+        return cls(table, pairs, risks.set_index(keys), told["notes"], curves, cases)
 
     def metric(self, name: str, subset: str = "all") -> pd.DataFrame:
         """Return one metric as models × groups, in the order of the table."""
@@ -239,6 +274,15 @@ def _group_scores(
             )
             by_group.setdefault(group, []).append(_Folded(scores, inside["event"]))
     return {group: _mean(folded) for group, folded in by_group.items()}
+
+
+def gather_curves(predictions: Iterable[Predictions], folds: Mapping[int, Fold]) -> HeldOutCurves:
+    """Return every model's curves from all there is, with the endpoints of the folds."""
+    return HeldOutCurves.gather(
+        ((p.model, p.fold, p.curves) for p in predictions if p.subset == "all"),
+        {number: fold.obs for number, fold in folds.items()},
+        {number: fold.follow_up for number, fold in folds.items()},
+    )
 
 
 def _mean(folded: Sequence[_Folded]) -> tuple[dict[str, Score], int]:

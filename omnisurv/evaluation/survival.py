@@ -1,26 +1,38 @@
 """A survival model on patients it has not seen, from every subset of their modalities."""
 
-from collections.abc import Collection, Iterator, Sequence
-from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from omnisurv.baselines import IMPUTATION_BASELINES, SURVIVAL_BASELINES
+from omnisurv.baselines import (
+    CLASSIFICATION_BASELINES,
+    IMPUTATION_BASELINES,
+    SURVIVAL_BASELINES,
+)
 from omnisurv.baselines.preparation import CLINICAL, STRATUM
 from omnisurv.baselines.survival import Inputs
-from omnisurv.errors import DataError, did_you_mean
+from omnisurv.errors import DataError
+from omnisurv.evaluation.classification import evaluate_classification
 from omnisurv.evaluation.imputation import evaluate_imputation
-from omnisurv.evaluation.scoring import Evaluation, Fold, Predictions, score_survival
+from omnisurv.evaluation.inputs import Subsets, matrix, subsets_of, tables_of
+from omnisurv.evaluation.scoring import (
+    Evaluation,
+    Fold,
+    Predictions,
+    gather_curves,
+    score_survival,
+)
+from omnisurv.evaluation.segmentation import evaluate_segmentation
 from omnisurv.task import stratum_of
+from omnisurv.tasks.classification import ClassificationModel
+from omnisurv.tasks.segmentation import SegmentationModel
 from omnisurv.tasks.survival import SurvivalModel
 
 if TYPE_CHECKING:
     from omnisurv.checkpoint import FittedModel
     from omnisurv.data.cohort import Cohort
-
-Subsets = Literal["all", "each", "none"] | Sequence[Collection[str]]
 
 
 def evaluate(
@@ -29,33 +41,50 @@ def evaluate(
     *,
     subsets: Subsets = "each",
     train: "Cohort | None" = None,
-    task: Literal["survival", "imputation"] | None = None,
+    task: str | None = None,
     allow_seen: bool = False,
 ) -> Evaluation:
     """Judge a model on patients that none of its stages has seen.
 
     Args:
-        model: a survival model, or any model for ``task="imputation"``.
+        model: a fine-tuned model, or any model for ``task="imputation"``.
         cohort: patients to evaluate, of this or another cohort.
         subsets: ``each`` modality alone and left out, ``all`` combinations, or a list of them.
         train: the training patients, on whom the baselines are fitted; none without them.
-        task: ``survival`` for survival models unless said otherwise.
+        task: what the model was trained for unless said otherwise: ``imputation``.
         allow_seen: evaluate patients that the weights saw; the notes then say so.
 
     Raises:
         SeenPatientsError: a stage of the weights saw some of these patients.
-        DataError: nobody to evaluate.
+        DataError: nobody to evaluate, or a task that the model was not trained for.
     """
+    own = task_of(model)
+    if task not in (None, own, "imputation"):
+        raise DataError(
+            f"the run was trained for {own}, not for {task}; fine-tune it for {task} first, or say "
+            f"--task {own}"
+        )
     if not allow_seen:
         model.require_unseen(cohort)
-    if task == "imputation" or not isinstance(model, SurvivalModel):
-        result = evaluate_imputation(model, cohort, train=train)
-    else:
+    if isinstance(model, SurvivalModel) and task != "imputation":
         result = evaluate_survival(model, cohort, subsets=subsets, train=train)
+    elif isinstance(model, ClassificationModel) and task != "imputation":
+        result = evaluate_classification(model, cohort, subsets=subsets, train=train)
+    elif isinstance(model, SegmentationModel) and task != "imputation":
+        result = evaluate_segmentation(model, cohort, subsets=subsets)
+    else:
+        result = evaluate_imputation(model, cohort, train=train)
     result.notes[:0] = descriptions(result.table)
     if allow_seen:
         result.notes.append("patients seen in training were allowed (--allow-seen)")
     return result
+
+
+def task_of(model: "FittedModel") -> str:
+    """Return what a model was trained for, as ``task`` of ``finetune`` says it."""
+    if isinstance(model, ClassificationModel):
+        return model.label
+    return "imputation" if model.task == "pretrain" else model.task
 
 
 def evaluate_survival(
@@ -80,7 +109,8 @@ def evaluate_survival(
     fold = Fold(cohort.obs, model.follow_up)
     title = model.recipe.title
     table, differences = score_survival(predictions, {0: fold}, cohort.strata, reference=title)
-    return Evaluation(table, differences, risks(predictions), notes)
+    curves = gather_curves(predictions, {0: fold})
+    return Evaluation(table, differences, risks(predictions), notes, curves)
 
 
 def model_predictions(
@@ -100,34 +130,13 @@ def model_predictions(
             yield Predictions(title, *both, "+".join(subset), fold)
 
 
-def subsets_of(names: Sequence[str], subsets: Subsets) -> list[tuple[str, ...]]:
-    """Return the combinations of modalities to evaluate, the complete one aside."""
-    if subsets == "none":
-        return []
-    if subsets == "all":
-        sizes = range(1, len(names))
-        return [subset for size in sizes for subset in combinations(names, size)]
-    if subsets == "each":
-        alone = [(name,) for name in names]
-        without = [tuple(n for n in names if n != name) for name in names]
-        return list(dict.fromkeys([*alone, *without])) if len(names) > 1 else []
-    for name in (name for subset in subsets for name in subset):
-        if name not in names:
-            raise DataError(
-                f"subset: model and cohort share no modality '{name}'.{did_you_mean(name, names)}"
-            )
-    return [tuple(subset) for subset in subsets]
-
-
 def baseline_predictions(
     model: SurvivalModel, train: "Cohort", cohort: "Cohort", notes: list[str], fold: int = 0
 ) -> list[Predictions]:
     """Fit every baseline on the training patients and predict the others."""
     train = train.with_endpoint()
     time, event = train.obs["time"].to_numpy(float), train.obs["event"].to_numpy(float)
-    there = [name for name in model.modalities if name in train]
-    tables = [name for name in there if hasattr(train[name], "var_names")]
-    notes += [f"{name}: pictures, which no baseline reads" for name in there if name not in tables]
+    tables = tables_of(model, train, notes)
     known, asked = _inputs(model, train, tables), _inputs(model, cohort, tables)
     predictions = []
     for name, entry in SURVIVAL_BASELINES.items():
@@ -165,28 +174,12 @@ def _inputs(
     }
 
 
-def matrix(model: "FittedModel", cohort: "Cohort", names: Sequence[str]) -> pd.DataFrame:
-    """Return patients × (block, feature) in the model's standard units; NaN where not measured.
-
-    A modality is a block; those that the recipe reads as clinical are one, ``clinical``.
-    Columns that nobody has are left out, and with them the padding of patches.
-    """
-    clinical = getattr(model.recipe, "linear", ())
-    patches = model.batch(cohort).patches
-    parts, columns = [np.empty((len(cohort), 0))], []
-    for name in names:
-        values = patches[name].flatten(1).numpy()
-        measured = np.flatnonzero(np.isfinite(values).any(axis=0))
-        parts.append(values[:, measured].astype(float))
-        columns += [(CLINICAL if name in clinical else name, f"{name}:{i}") for i in measured]
-    index = pd.MultiIndex.from_tuples(columns, names=["block", "feature"])
-    return pd.DataFrame(np.hstack(parts), index=cohort.patients, columns=index)
-
-
 def descriptions(table: pd.DataFrame) -> list[str]:
     """Say what each baseline in a table of scores is."""
     said = {name: entry.description for name, entry in SURVIVAL_BASELINES.items()}
     said |= {name: entry.description for name, entry in IMPUTATION_BASELINES.items()}
+    if "balanced_accuracy" in set(table["metric"]):
+        said = {name: entry.description for name, entry in CLASSIFICATION_BASELINES.items()}
     return [f"{name}: {said[name]}" for name in table["model"].unique() if name in said]
 
 

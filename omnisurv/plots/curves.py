@@ -1,17 +1,10 @@
-"""Survival curves by group and their calibration."""
+"""Survival curves by group."""
 
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from omnisurv.plots.style import (
-    MUTED,
-    blank,
-    intervals,
-    paints,
-    style,
-    time_unit,
-)
+from omnisurv.plots.style import blank, paints, style, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,47 +49,10 @@ def kaplan_meier(
         return figure
 
 
-def calibration(table: pd.DataFrame, title: str = "") -> "Figure":
-    """Draw observed (Kaplan–Meier) against predicted survival at one time, or several.
-
-    Args:
-        table: columns ``at`` (days), ``n``, ``predicted``, ``observed``, ``ci_low``,
-            ``ci_high``, one row per group of patients.
-        title: above the figure.
-    """
-    times = sorted(table["at"].unique())
-    with style():
-        figure = blank(4.4, 4.2)
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
-        for at, paint in zip(times, paints(len(times)), strict=True):
-            rows = table[(table["at"] == at) & table["observed"].notna()].sort_values("predicted")
-            intervals(axes, rows, "observed", rows["predicted"], paint, vertical=True)
-            axes.plot(rows["predicted"], rows["observed"], "o-", ms=5, color=paint, label=_span(at))
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", title=title)
-        axes.set(xlabel="predicted survival", ylabel="observed survival (Kaplan–Meier)")
-        axes.grid(True)
-        axes.legend(title="at", loc="upper left", alignment="left", title_fontsize=8)
-        axes.text(
-            0.98, 0.03, f"n = {_patients(table, times)}", ha="right", transform=axes.transAxes
-        )
-        return figure
-
-
 def _ordered(values: pd.Series) -> list[Any]:
     if isinstance(values.dtype, pd.CategoricalDtype):
         return [level for level in values.cat.categories if (values == level).any()]
     return sorted(values.unique())
-
-
-def _patients(table: pd.DataFrame, times: list[Any]) -> int:
-    return int(table.loc[table["at"] == times[0], "n"].sum())
-
-
-def _span(days: float) -> str:
-    unit, per_unit = time_unit(days * 3.01)
-    number = f"{days / per_unit:.2g}"
-    return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
 
 
 def _draw_curve(axes: "Axes", fit: Any, label: str, paint: str) -> None:

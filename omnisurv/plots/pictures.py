@@ -24,6 +24,7 @@ PLANES = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
 SIDES = {"axial": "RL", "coronal": "RL", "sagittal": "AP"}
 """What lies at the left and the right edge, as radiologists look: from the feet, from the front."""
 ROW = 1.85
+HEAT = "RdBu_r"
 
 
 class Volume(NamedTuple):
@@ -44,7 +45,9 @@ class Volume(NamedTuple):
     level: float
 
 
-def volume_slices(filled: Mapping[str, FilledImages], patient: str) -> "Figure":
+def volume_slices(
+    filled: Mapping[str, FilledImages], patient: str, heat: "Mapping[str, Cube] | None" = None
+) -> "Figure":
     """Draw three slices through the middle of each sequence's cube, measured and imputed.
 
     The patient's right is on the left-hand side, front and top are up, lengths are in proportion.
@@ -55,28 +58,36 @@ def volume_slices(filled: Mapping[str, FilledImages], patient: str) -> "Figure":
     Args:
         filled: completed volumes by sequence.
         patient: who, among the patients of each.
+        heat: what each voxel of a sequence adds to the patient's risk, (x, y, z); it is laid over
+            the grey pictures, red where it raises the risk, on one scale for all sequences.
     """
-    volumes = [_volume(name, images, patient, filled) for name, images in filled.items()]
+    heat = {} if heat is None else heat
+    volumes = [volume_of(name, images, patient, filled) for name, images in filled.items()]
     columns = 4 if any(volume.half is not None for volume in volumes) else 3
     with style():
-        figure = blank(1.0 + ROW * columns, 0.9 + ROW * len(volumes))
+        figure = blank(1.0 + ROW * columns + 0.9 * bool(heat), 0.9 + ROW * len(volumes))
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
         panels = figure.subplots(len(volumes), columns, squeeze=False)
         for volume, row in zip(volumes, panels, strict=True):
             for axes, plane in zip(row, PLANES, strict=False):
                 _draw_slice(axes, volume, plane)
+                if volume.name in heat:
+                    _draw_heat(axes, heat[volume.name], _strongest(heat), plane)
             _name_row(row[0], volume)
             if columns == 4:
                 _draw_half(row[3], volume)
         for axes, plane in zip(panels[0], PLANES, strict=False):
             axes.set_title(plane, fontweight="normal", loc="center", pad=5)
         _draw_bars(figure, panels)
+        if heat:
+            _draw_heat_bar(figure, panels, _strongest(heat))
         return figure
 
 
-def _volume(
+def volume_of(
     name: str, images: FilledImages, patient: str, others: Mapping[str, FilledImages]
 ) -> Volume:
+    """Return a patient's sequence as it is drawn; ``others`` tell the grid of an imputed one."""
     row = images.patients.index(patient)
     cube = images.values[row, 0, ..., 0]
     if not images.imputed[row]:
@@ -126,15 +137,16 @@ def _voxel(place: Mapping[str, Any] | None) -> "NDArray[np.float64] | None":
     return voxel
 
 
-def _cut(cube: Cube, plane: str) -> Cube:
-    """Return a slice through the middle, rows from the top, columns from right or front."""
+def cut(cube: Cube, plane: str, at: int | None = None) -> Cube:
+    """Return a slice, by default the middle one, rows from the top, columns from right or front."""
     across, upward = PLANES[plane]
     (through,) = {0, 1, 2} - {across, upward}
+    at = cube.shape[through] // 2 if at is None else at
     # Canonical axes rise to the right, to the front and upward: all three are drawn falling.
-    return np.take(cube, cube.shape[through] // 2, axis=through).T[::-1, ::-1]
+    return np.take(cube, at, axis=through).T[::-1, ::-1]
 
 
-def _show(axes: "Axes", cube: Cube, volume: Volume, plane: str, **look: Any) -> Any:
+def show_slice(axes: "Axes", cube: Cube, volume: Volume, plane: str, **look: Any) -> Any:
     """Draw a slice in millimetres over a hatched ground that shows where there is nothing."""
     from matplotlib.patches import Rectangle
 
@@ -146,7 +158,7 @@ def _show(axes: "Axes", cube: Cube, volume: Volume, plane: str, **look: Any) -> 
     )
     axes.add_patch(ground)
     picture = axes.imshow(
-        _cut(cube, plane), extent=(0, width, 0, height), interpolation="nearest", zorder=2, **look
+        cut(cube, plane), extent=(0, width, 0, height), interpolation="nearest", zorder=2, **look
     )
     axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(0, height))
     axes.spines[:].set(visible=True, zorder=4)
@@ -154,7 +166,7 @@ def _show(axes: "Axes", cube: Cube, volume: Volume, plane: str, **look: Any) -> 
 
 
 def _draw_slice(axes: "Axes", volume: Volume, plane: str) -> None:
-    _show(axes, volume.cube, volume, plane, cmap="gray", vmin=-RANGE, vmax=RANGE)
+    show_slice(axes, volume.cube, volume, plane, cmap="gray", vmin=-RANGE, vmax=RANGE)
     for place, side in zip((0.035, 0.965), SIDES[plane], strict=True):
         axes.text(
             place, 0.965, side, transform=axes.transAxes, ha="left" if place < 0.5 else "right",
@@ -169,6 +181,34 @@ def _draw_slice(axes: "Axes", volume: Volume, plane: str) -> None:
         0.5, 0.035, "imputed", transform=axes.transAxes, ha="center", va="bottom", fontsize=7.5,
         color="white", bbox={"facecolor": VERMILION, "edgecolor": "none", "pad": 1.5}, zorder=5,
     )  # fmt: skip
+
+
+def _strongest(heat: Mapping[str, Cube]) -> float:
+    """Return the value at full colour: so few voxels are stronger that they hide nothing."""
+    sizes = np.concatenate([np.abs(cube[np.isfinite(cube)]) for cube in heat.values()])
+    return float(np.quantile(sizes, 0.999)) if len(sizes) and sizes.any() else 1.0
+
+
+def _draw_heat(axes: "Axes", cube: Cube, strongest: float, plane: str) -> None:
+    """Lay a cube over the slice that is drawn, the clearer the weaker."""
+    shown = np.nan_to_num(cut(cube, plane))
+    axes.imshow(
+        shown, extent=axes.images[0].get_extent(), interpolation="nearest", zorder=3, cmap=HEAT,
+        vmin=-strongest, vmax=strongest, alpha=np.clip(np.abs(shown) / strongest, 0, 1) ** 0.5,
+    )  # fmt: skip
+
+
+def _draw_heat_bar(figure: "Figure", panels: Any, strongest: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(-strongest, strongest), HEAT), ax=panels, location="right",
+        shrink=0.7, aspect=30, extend="both", pad=0.02, ticks=[-strongest, 0, strongest],
+    )  # fmt: skip
+    bar.set_ticks([-strongest, 0, strongest], labels=["lowers", "0", "raises"])
+    bar.set_label(f"adds to the log risk, ± {strongest:.1g} a voxel", fontsize=8)
+    bar.ax.tick_params(labelsize=7, color=MUTED)
 
 
 def _draw_scale(axes: "Axes") -> None:
@@ -206,12 +246,12 @@ def _draw_half(axes: "Axes", volume: Volume) -> None:
         axes.set_axis_off()
         return
     # Light is near and dark is far, unlike the grey pictures: nobody takes it for one.
-    _show(axes, volume.half, volume, "axial", cmap="viridis_r", vmin=0, vmax=RANGE)
+    show_slice(axes, volume.half, volume, "axial", cmap="viridis_r", vmin=0, vmax=RANGE)
     axes.spines[:].set(color=VERMILION, linewidth=2.5)
     axes.set_title(
         f"± {volume.level:.0%} interval", fontsize=8, fontweight="normal", loc="center", pad=4
     )
-    if not np.isfinite(_cut(volume.half, "axial")).any():
+    if not np.isfinite(cut(volume.half, "axial")).any():
         axes.text(
             0.5, 0.5, "interval\nnot known", transform=axes.transAxes, ha="center", va="center",
             fontsize=8, bbox={"facecolor": "white", "edgecolor": "none"}, zorder=5,

@@ -17,14 +17,17 @@ METRICS = {
     "c_uno": "Uno C (higher is better)",
     "ibs": "integrated Brier score (lower is better)",
     "cs": "CS score (higher is better)",
-    "auc": "time-dependent AUC (higher is better)",
+    "auc": "AUC (higher is better)",
+    "dice_mean": "mean Dice (higher is better)",
     "mse": "mean squared error (lower is better)",
     "r2": "R² (higher is better)",
     "pearson": "Pearson r (higher is better)",
 }
 
 
-def subset_table(table: pd.DataFrame, metric: str = "c_antolini", title: str = "") -> "Figure":
+def subset_table(
+    table: pd.DataFrame, metric: str = "c_antolini", title: str = "", counted: str = "events"
+) -> "Figure":
     """Draw a metric by subset of modalities: dots with intervals, one panel per group.
 
     Models that were scored on one subset only (baselines) follow below; the controls ``null``
@@ -34,6 +37,7 @@ def subset_table(table: pd.DataFrame, metric: str = "c_antolini", title: str = "
         table: rows of model, subset, group, n, events, metric, value, ci_low, ci_high.
         metric: the metric to draw.
         title: above the figure.
+        counted: what ``events`` are: a class, where no survival is judged; nothing if empty.
     """
     rows = table[(table["metric"] == metric) & table["value"].notna()]
     scored = rows[~rows["model"].isin(list(CONTROLS))]
@@ -43,8 +47,8 @@ def subset_table(table: pd.DataFrame, metric: str = "c_antolini", title: str = "
         figure = blank(2.4 + 3.0 * len(groups), 1.5 + 0.25 * len(lines))
         panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
         for axes, group in zip(panels, groups, strict=True):
-            _draw_scores(axes, rows[rows["group"] == group], lines)
-            axes.set_title(_name_group(scored[scored["group"] == group], group), pad=24)
+            _draw_scores(axes, rows[rows["group"] == group], lines, counted)
+            axes.set_title(_name_group(scored[scored["group"] == group], group, counted), pad=24)
             axes.set_xlabel(METRICS.get(metric, metric))
         panels[0].set_yticks(range(len(lines)), [line.label for line in lines])
         panels[0].set_ylim(len(lines) - 0.4, -0.6)
@@ -88,19 +92,21 @@ def _short(subset: str, names: list[str]) -> str:
     return f"all but {lacks[0]}" if len(lacks) == 1 and len(there) > 2 else subset
 
 
-def _draw_scores(axes: "Axes", rows: pd.DataFrame, lines: list[Line]) -> None:
+def _draw_scores(axes: "Axes", rows: pd.DataFrame, lines: list[Line], counted: str) -> None:
     uneven = len(rows) > 0 and rows["n"].min() < rows["n"].max()
     for at, line in enumerate(lines):
         row = rows[(rows["model"] == line.model) & (rows["subset"].astype(str) == line.subset)]
         intervals(axes, row, "value", pd.Series(at, row.index), line.paint, vertical=False)
         axes.plot(row["value"], [at] * len(row), line.marker, ms=5, color=line.paint)
         if uneven and len(row):
-            text = f"{int(row['n'].iloc[0])} / {int(row['events'].iloc[0])}"
+            text = f"{int(row['n'].iloc[0])}"
+            text += f" / {int(row['events'].iloc[0])}" if counted else ""
             place = axes.get_yaxis_transform()
             axes.text(1.02, at, text, transform=place, va="center", fontsize=7, color=MUTED)
     if uneven:
         place = axes.get_yaxis_transform()
-        axes.text(1.02, len(lines) - 0.3, "n / events", transform=place, fontsize=7, color=MUTED)
+        told = f"n / {counted}" if counted else "n"
+        axes.text(1.02, len(lines) - 0.3, told, transform=place, fontsize=7, color=MUTED)
     baseline = next((at for at, line in enumerate(lines) if line.marker == "s"), None)
     if baseline is not None:
         axes.axhline(baseline - 0.5, color=FAINT, lw=1)
@@ -126,10 +132,11 @@ def _draw_controls(axes: "Axes", rows: pd.DataFrame) -> None:
         )
 
 
-def _name_group(rows: pd.DataFrame, group: str) -> str:
+def _name_group(rows: pd.DataFrame, group: str, counted: str) -> str:
     """Name the panel and say on how many patients it rests."""
     name = "all patients" if group == "all" else group
     if not len(rows):
         return name
     biggest = rows.sort_values("n").iloc[-1]
-    return f"{name}  (n = {int(biggest['n'])}, {int(biggest['events'])} events)"
+    also = f", {int(biggest['events'])} {counted}" if counted else ""
+    return f"{name}  (n = {int(biggest['n'])}{also})"

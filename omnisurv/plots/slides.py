@@ -2,8 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNSEEN = "imputed: no tissue was seen"
-PAINTS = "viridis"
+PAINTS, HEAT = "viridis", "RdBu_r"
 MOST, COLUMNS, NUMBERED = 20, 5, 10
 """Tiles drawn, those in a row, and those whose number stands on the slide."""
 SLIDE = 3.2
@@ -29,7 +29,39 @@ TURNS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 """Where a rectangle's number stands, in turn, so that those of neighbours seldom meet."""
 
 
-def tile_gallery(tiles: NDArray[np.uint8], meta: Mapping[str, Any]) -> "Figure":
+class Colours(NamedTuple):
+    """What colours of tiles say.
+
+    Attributes:
+        values: of each tile, in the order of the tiles.
+        norm: values to 0 … 1.
+        paints: the map of colours.
+        label: what the values are.
+    """
+
+    values: NDArray[Any]
+    norm: "Normalize"
+    paints: str
+    label: str
+
+    @property
+    def told(self) -> bool:
+        """Whether all values are known, and not all the same."""
+        return bool(np.isfinite(self.values).all() and self.values.min() < self.values.max())
+
+    def of(self, number: int) -> Any:
+        """Return the colour of a tile; None where its value is not known."""
+        from matplotlib import colormaps
+
+        value = self.values[number]
+        return colormaps[self.paints](self.norm(value)) if np.isfinite(value) else None
+
+
+def tile_gallery(
+    tiles: NDArray[np.uint8],
+    meta: Mapping[str, Any],
+    heat: "Sequence[float] | NDArray[Any] | None" = None,
+) -> "Figure":
     """Draw the tiles with their scores, beside the slide with their places in the same colours.
 
     Args:
@@ -37,14 +69,12 @@ def tile_gallery(tiles: NDArray[np.uint8], meta: Mapping[str, Any]) -> "Figure":
         meta: ``scores``, ``positions``, ``slides``, ``slide_of_tile``, ``sizes``,
             ``scanned_mpp``, ``mpp`` and ``thumbnail`` as the reader of slides leaves them; what
             lacks is not drawn.
+        heat: what each tile adds to the patient's risk; colours and numbers are then those, red
+            where a tile raises the risk, in place of the scores.
     """
-    from matplotlib.colors import Normalize
-
-    scores = np.asarray(meta.get("scores", [np.nan] * len(tiles)), dtype=float)
+    colours = _by_score(tiles, meta) if heat is None else _by_heat(heat)
     shown = min(len(tiles), MOST)
     columns, rows = min(shown, COLUMNS), -(-shown // COLUMNS)
-    low, high = (scores.min(), scores.max()) if np.isfinite(scores).all() else (0.0, 1.0)
-    norm = Normalize(low, high if high > low else low + 1e-3)
     with_slide = "thumbnail" in meta and "sizes" in meta
     with style():
         left = SLIDE if with_slide else 0.0
@@ -56,15 +86,32 @@ def tile_gallery(tiles: NDArray[np.uint8], meta: Mapping[str, Any]) -> "Figure":
         if with_slide:
             below = max(height - SLIDE, 0.01)
             axes = figure.add_subplot(parts[0].subgridspec(2, 1, height_ratios=[SLIDE, below])[0])
-            _draw_slide(axes, tiles.shape[1], meta, scores, norm)
-            if np.isfinite(scores).all() and high > low:
-                _draw_bar(figure, axes, norm)
+            _draw_slide(axes, tiles.shape[1], meta, colours)
+            if colours.told:
+                _draw_bar(figure, axes, colours)
         grid = parts[-1].subgridspec(rows, columns)
         for number in range(shown):
             axes = figure.add_subplot(grid[number // columns, number % columns])
             axes.imshow(tiles[number])
-            _frame(axes, number, scores[number], norm)
+            _frame(axes, number, colours)
         return figure
+
+
+def _by_score(tiles: NDArray[np.uint8], meta: Mapping[str, Any]) -> Colours:
+    from matplotlib.colors import Normalize
+
+    scores = np.asarray(meta.get("scores", [np.nan] * len(tiles)), dtype=float)
+    low, high = (scores.min(), scores.max()) if np.isfinite(scores).all() else (0.0, 1.0)
+    norm = Normalize(low, high if high > low else low + 1e-3)
+    return Colours(scores, norm, PAINTS, "score: share of stained pixels")
+
+
+def _by_heat(heat: "Sequence[float] | NDArray[Any]") -> Colours:
+    from matplotlib.colors import Normalize
+
+    values = np.asarray(heat, dtype=float)
+    strongest = float(np.nanmax(np.abs(values))) or 1.0
+    return Colours(values, Normalize(-strongest, strongest), HEAT, "adds to the log risk")
 
 
 def imputed_tiles(features: pd.DataFrame) -> "Figure":
@@ -100,11 +147,8 @@ def imputed_tiles(features: pd.DataFrame) -> "Figure":
         return figure
 
 
-def _draw_slide(
-    axes: "Axes", tile: int, meta: Mapping[str, Any], scores: NDArray[Any], norm: "Normalize"
-) -> None:
+def _draw_slide(axes: "Axes", tile: int, meta: Mapping[str, Any], colours: Colours) -> None:
     """Draw the slide of the best tile, and where on it the tiles were taken."""
-    from matplotlib import colormaps
     from matplotlib.image import imread
     from matplotlib.patches import Rectangle
 
@@ -118,7 +162,7 @@ def _draw_slide(
     side = max(true, LEAST * max(width, height))
     for number in np.flatnonzero(np.asarray(meta["slide_of_tile"]) == slide)[::-1]:
         x, y = (corner + true / 2 - side / 2 for corner in meta["positions"][number])
-        paint = colormaps[PAINTS](norm(scores[number])) if np.isfinite(scores[number]) else INK
+        paint = colours.of(number) or INK
         axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor="white", lw=4))
         # What is too small to look into is filled with the colour.
         axes.add_patch(
@@ -149,29 +193,31 @@ def _told(meta: Mapping[str, Any], slide: int, *, enlarged: bool) -> str:
     return "\n".join(lines)
 
 
-def _draw_bar(figure: "Figure", axes: "Axes", norm: "Normalize") -> None:
+def _draw_bar(figure: "Figure", axes: "Axes", colours: Colours) -> None:
     from matplotlib.cm import ScalarMappable
 
+    norm = colours.norm
     bar = figure.colorbar(
-        ScalarMappable(norm, PAINTS), ax=axes, location="bottom", shrink=0.8, aspect=30, pad=0.02
+        ScalarMappable(norm, colours.paints),
+        ax=axes,
+        location="bottom",
+        shrink=0.8,
+        aspect=30,
+        pad=0.02,
     )
     bar.set_ticks([norm.vmin or 0.0, norm.vmax or 1.0])
     bar.ax.xaxis.set_major_formatter("{x:#.3g}")
     bar.ax.tick_params(labelsize=7)
-    bar.set_label("score: share of stained pixels", fontsize=8)
+    bar.set_label(colours.label, fontsize=8)
 
 
-def _frame(axes: "Axes", number: int, score: float, norm: "Normalize") -> None:
-    """Write a tile's number and score above it, in a frame of the score's colour."""
-    from matplotlib import colormaps
-
-    known = bool(np.isfinite(score))
+def _frame(axes: "Axes", number: int, colours: Colours) -> None:
+    """Write a tile's number and value above it, in a frame of the value's colour."""
+    paint, value = colours.of(number), colours.values[number]
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(
-        visible=True, linewidth=2.5, color=colormaps[PAINTS](norm(score)) if known else MUTED
-    )
+    axes.spines[:].set(visible=True, linewidth=2.5, color=paint or MUTED)
     axes.set_title(
-        f"{number + 1}" + (f"   {score:#.3g}" if known else ""),
+        f"{number + 1}" + (f"   {value:#.3g}" if paint else ""),
         fontsize=8,
         fontweight="normal",
         pad=4,

@@ -79,6 +79,13 @@ def time_unit(longest: float) -> tuple[str, float]:
     return ("years", DAYS_PER_YEAR) if longest > 3 * DAYS_PER_YEAR else ("months", DAYS_PER_MONTH)
 
 
+def span(days: float) -> str:
+    """Return so many days in words, such as ``2 years``."""
+    unit, per_unit = time_unit(days * 3.01)
+    number = f"{days / per_unit:.2g}"
+    return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
+
+
 def intervals(
     axes: "Axes", rows: pd.DataFrame, value: str, at: pd.Series, paint: str, *, vertical: bool
 ) -> None:
