@@ -29,13 +29,33 @@ def parse(model: type[S], values: Mapping[str, Any], where: str) -> S:
 
 def override(settings: S, assignments: Sequence[str], where: str = "--set") -> S:
     """Return ``settings`` with ``key=value`` texts applied; values are read as YAML."""
-    values = settings.model_dump()
+    values = {}
     for text in assignments:
         path, separator, value = text.partition("=")
         if not separator:
             raise SpecError(f"{where}: '{text}' is not of the form key=value")
-        _assign(values, path.strip().split("."), yaml.safe_load(value), where)
-    return parse(type(settings), values, where)
+        values[path.strip()] = yaml.safe_load(value)
+    return replace(settings, values, where)
+
+
+def replace(settings: S, values: Mapping[str, Any], where: str) -> S:
+    """Return ``settings`` with new values for dotted names: ``{"pretrain.epochs": 5}``."""
+    changed = settings.model_dump()
+    for name, value in values.items():
+        _assign(changed, name.split("."), value, where)
+    return parse(type(settings), changed, where)
+
+
+def unfold(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings for dotted names: ``{"pretrain.epochs": 5}``."""
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        *parents, last = name.split(".")
+        place = nested
+        for key in parents:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return nested
 
 
 def _assign(values: dict[str, Any], path: list[str], value: Any, where: str) -> None:
