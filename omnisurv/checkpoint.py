@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save as serialise
 from torch import nn
 
+from omnisurv.card import write_card
 from omnisurv.core import Batch, MultimodalMAE
 from omnisurv.data.images import Images
 from omnisurv.errors import (
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from omnisurv.data.cohort import Cohort
 
-FORMAT = 1
+FORMAT = 2
 """Version of the run folder; raised when an older one can no longer be read."""
 
 
@@ -136,6 +137,7 @@ class FittedModel:
             path.write_text(json.dumps({**self.provenance, "seen": self.seen}, indent=1))
         with atomic(run / "config.yaml") as path:  # last: a folder with it is whole
             path.write_text(yaml.safe_dump(self.config(), sort_keys=False))
+        write_card(run)
         return run
 
     def config(self) -> dict[str, Any]:
@@ -257,6 +259,13 @@ def provenance(cohort: "Cohort", recipe: Recipe) -> dict[str, Any]:
         ).hexdigest()[:16],
         "data_fingerprint": cohort.fingerprint(),
     }
+
+
+def counts(cohort: "Cohort") -> dict[str, Any]:
+    """Return patients, events, and patients with each modality."""
+    events = int((cohort.obs["event"][cohort.has_endpoint] == 1).sum())
+    there = {str(name): int(n) for name, n in cohort.availability.sum().items()}
+    return {"patients": len(cohort), "events": events, "modalities": there}
 
 
 def _version(package: str) -> str:

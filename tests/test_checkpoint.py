@@ -85,7 +85,7 @@ def test_a_run_holds_what_the_design_says(saved):
     for name in ("config.yaml", "model.safetensors", "history.csv", "provenance.json"):
         assert name in files
     config = yaml.safe_load((saved / "config.yaml").read_text())
-    assert config["format"] == 1
+    assert config["format"] == 2
     assert config["recipe"]["pretrain"]["lr"] == 2e-3  # resolved, not only what was said
     told = json.loads((saved / "provenance.json").read_text())
     assert {"versions", "seed", "spec_hash", "data_fingerprint", "seen"} <= set(told)
@@ -96,7 +96,7 @@ def test_a_run_holds_what_the_design_says(saved):
 
 def test_nothing_is_pickled(saved, monkeypatch):
     suffixes = {path.rsplit(".", 1)[-1] for path in tiny.names(saved)}
-    assert suffixes <= {"yaml", "json", "csv", "npz", "safetensors"}
+    assert suffixes <= {"yaml", "json", "csv", "npz", "safetensors", "md"}
     for path in saved.rglob("*.npz"):
         with np.load(path, allow_pickle=False) as stored:
             assert all(stored[name].dtype != object for name in stored.files)
@@ -137,7 +137,7 @@ def test_another_format(run):
     spoil_config(run, format=99)
     with pytest.raises(CheckpointError) as error:
         om.load(run)
-    assert "written in format 99, this omnisurv reads 1" in one_line(error)
+    assert "written in format 99, this omnisurv reads 2" in one_line(error)
 
 
 def test_weights_of_another_recipe(run):
