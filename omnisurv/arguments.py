@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,8 +49,20 @@ Dask = Annotated[
     typer.Option("--dask", metavar="ADDRESS", help="Scheduler of a dask cluster to do the work."),
 ]
 Task = Annotated[
-    Literal["survival", "imputation"] | None,
-    typer.Option("--task", help="What to judge; what the run was trained for by default."),
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="survival|segmentation|LABEL|imputation|consistency",
+        help="What to judge; what the run was trained for by default.",
+    ),
+]
+TrainedFor = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        metavar="survival|segmentation|LABEL",
+        help="survival, segmentation, or a label of the spec, such as subtype.",
+    ),
 ]
 Subsets = Annotated[
     str, typer.Option("--subsets", help="all, each, none, or a list such as rna+dnam,clinical.")
@@ -155,13 +167,14 @@ def train(
     everyone: bool,
     quiet: bool,
     run: Path | None = None,
+    task: str | None = None,
 ) -> "FittedModel":
     """Train on the spec's development part, unless the run already holds the result."""
     from omnisurv import runs
 
     chosen, held_out = data.parts(everyone=everyone)
     console.say(f"Training on {len(chosen)} patients, {len(held_out)} are held out.")
-    if runs.begin(out, data, chosen, held_out, recipe, run):
+    if runs.begin(out, data, chosen, held_out, recipe, run, task):
         console.say(f"{out} already holds this run; nothing to do.")
         return load_run(out)
     with console.training(quiet=quiet) as progress:

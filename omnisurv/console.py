@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.progress import Progress
 
+HEADLINES = {
+    "c_harrell": "Harrell's C",
+    "auc": "AUC",
+    "dice_mean": "Dice, mean of ET, TC and WT",
+    "r2": "R²",
+}
+"""What is printed of an evaluation: of survival, a label, segmentation, imputation."""
 PIPE_WIDTH = 160
 """Columns where there is no terminal to ask."""
 
@@ -49,21 +56,19 @@ def show(frame: "pd.DataFrame", title: str = "", digits: int = 3) -> None:
 
 
 def show_scores(table: "pd.DataFrame") -> None:
-    """Print Harrell's C (or R² of imputation) with intervals, models × groups."""
-    survival = (table["metric"] == "c_harrell").any()
-    metric, first = ("c_harrell", "model") if survival else ("r2", "subset")
+    """Print the first of ``HEADLINES`` that there is, with intervals, models × groups."""
+    metric = next(name for name in HEADLINES if (table["metric"] == name).any())
+    first, second = ("subset", "model") if metric == "r2" else ("model", "subset")
     rows = table[table["metric"] == metric].copy()
     rows["value"] = [
         f"{value:.3f} ({low:.3f} – {high:.3f})"
         for value, low, high in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
     ]
-    second = "subset" if survival else "model"
     rows["group"] = rows["group"].replace("all", "pooled")
     wide = rows.pivot_table(
         index=[first, second], columns="group", values="value", aggfunc="first", sort=False
     )
-    name = "Harrell's C" if survival else "R²"
-    show(wide.reset_index().fillna("–"), title=f"{name} (95 % interval)")
+    show(wide.reset_index().fillna("–"), title=f"{HEADLINES[metric]} (95 % interval)")
 
 
 def _cell(value: Any, digits: int) -> str:

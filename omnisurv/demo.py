@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from omnisurv.files import writable
-from omnisurv.report import Section
+from omnisurv.report import Section, write_page
 
 if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
@@ -189,8 +189,8 @@ def _report(
     table: pd.DataFrame,
     scores: pd.DataFrame,
 ) -> Path:
-    from omnisurv import pages
-    from omnisurv.patientpage import example_sections
+    from omnisurv.pages import results
+    from omnisurv.pages.patient import example_sections
 
     title = survival.recipe.title
     known = Section(
@@ -207,18 +207,18 @@ def _report(
         table=scores,
     )
     sections = [
-        *pages.cohort_sections(inspection.cohort),
+        *results.cohort_sections(inspection.cohort),
         known,
-        *pages.survival_sections(judged, test.with_endpoint(), title),
+        *results.survival_sections(judged, test.with_endpoint(), title),
         missing,
-        *pages.imputation_sections(imputed, survival, test),
+        *results.imputation_sections(imputed, survival, test),
         *example_sections(survival, test),
-        *pages.history_section(survival),
-        *pages.notes_section(judged.notes + imputed.notes),
+        *results.history_section(survival),
+        *results.notes_section(judged.notes + imputed.notes),
     ]
     lead = (
         f"A simulated cohort of {len(inspection.cohort)} patients with gaps, pre-trained, imputed "
         f"and turned into survival curves, judged on {len(test)} patients of hospitals it has not "
-        f"seen. {pages.headline(judged, title)}"
+        f"seen. {results.headline(judged, title)}"
     )
-    return pages.write_page(out, "omnisurv demo", sections, lead, f"omnisurv demo --out {out}")
+    return write_page(out, "omnisurv demo", sections, lead, f"omnisurv demo --out {out}")

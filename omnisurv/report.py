@@ -1,6 +1,7 @@
-"""One self-contained HTML page: no script, nothing loaded, readable in print and in the dark."""
+"""One self-contained HTML page: it can load nothing, and is readable in print and in the dark."""
 
 import base64
+import hashlib
 import html
 import io
 import math
@@ -9,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -16,16 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from omnisurv.files import atomic
+from omnisurv.files import atomic, writable
+from omnisurv.slider import Stack, render_stack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIMITS = (
-    "Limits: not for clinical use. This page describes research software run on one cohort. "
+    "This page is not for clinical use. It describes research software run on one cohort. "
     "Figures are estimates with the uncertainty stated beside them; imputed values are guesses, "
     "not measurements; nothing here may guide the care of a patient."
 )
+LONG = 60
+"""Letters of a cell from which its column is broken into lines."""
 PACKAGES = ("omnisurv", "torch", "numpy", "pandas", "anndata", "scikit-survival", "lifelines")
 
 
@@ -40,6 +45,8 @@ class Section:
         figure: a matplotlib figure.
         alt: what the figure shows, for those who cannot see it; the title if not given.
         caption: below the figure and the table.
+        stack: pictures with a slider.
+        code: lines to copy, such as commands.
     """
 
     title: str
@@ -48,6 +55,8 @@ class Section:
     figure: "Figure | None" = None
     alt: str = ""
     caption: str = ""
+    stack: Stack | None = None
+    code: str = ""
 
 
 def write_report(
@@ -70,9 +79,13 @@ def write_report(
         versions: names and versions of the software; what is installed if not given.
     """
     names = _anchors(sections)
-    page = TEMPLATE.substitute(
+    script = _template("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    page = Template(_template("page.html")).substitute(
         title=html.escape(title),
-        style=STYLE,
+        style=_template("page.css"),
+        script=script,
+        digest=digest,
         lead=_paragraphs(lead, "lead"),
         contents=_contents(sections, names),
         sections="\n".join(map(_render, sections, names)),
@@ -84,6 +97,23 @@ def write_report(
     return Path(path)
 
 
+def write_page(
+    folder: str | Path, title: str, sections: Sequence[Section], lead: str, command: str
+) -> Path:
+    """Write ``report.html`` and each figure as ``figures/NAME.svg``; return the page."""
+    from omnisurv.plots import style
+
+    folder = writable(Path(folder))
+    figures = writable(folder / "figures")
+    for section in sections:
+        if section.figure is not None:
+            name = "".join(c if c.isalnum() else "_" for c in section.title.lower())
+            with atomic(figures / f"{name}.svg") as path, style():
+                section.figure.savefig(path, format="svg", metadata={"Date": None})
+    path = folder / "report.html"
+    return write_report(path, title=title, sections=sections, lead=lead, command=command)
+
+
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a figure depends on."""
     found = {"python": platform.python_version()}
@@ -93,6 +123,10 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:  # such as omnisurv itself, run from a checkout
             continue
     return found
+
+
+def _template(name: str) -> str:
+    return (files("omnisurv") / "template" / name).read_text(encoding="utf-8")
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:
@@ -109,16 +143,22 @@ def _contents(sections: Sequence[Section], names: Sequence[str]) -> str:
         f'<li><a href="#{name}">{html.escape(section.title)}</a></li>'
         for section, name in zip(sections, names, strict=True)
     )
-    return "\n".join(items)
+    return "\n".join([*items, '<li><a href="#limits">Limits</a></li>'])
 
 
 def _render(section: Section, name: str) -> str:
     parts = [f'<h2 id="{name}-title">{html.escape(section.title)}</h2>', _paragraphs(section.text)]
     if section.figure is not None:
         alt = html.escape(section.alt or section.title)
-        parts.append(f'<figure><img src="{_embed(section.figure)}" alt="{alt}"></figure>')
+        image = f'<img src="{_embed(section.figure)}" alt="{alt}">'
+        label = html.escape(f"Figure: {section.title}")
+        parts.append(f'<figure class="wide" aria-label="{label}">{image}</figure>')
+    if section.stack is not None:
+        parts.append(render_stack(section.stack, name))
     if section.table is not None:
         parts.append(_table(section.table, section.title))
+    if section.code:
+        parts.append(f"<pre><code>{html.escape(section.code)}</code></pre>")
     parts.append(_paragraphs(section.caption, "caption"))
     body = "\n".join(part for part in parts if part)
     return f'<section id="{name}" aria-labelledby="{name}-title">\n{body}\n</section>'
@@ -142,16 +182,20 @@ def _embed(figure: "Figure") -> str:
 
 def _table(table: pd.DataFrame, title: str) -> str:
     shown = _join_intervals(table)
-    numeric = [_is_number(shown.iloc[:, at]) for at in range(shown.shape[1])]
+    looks = [_look(shown.iloc[:, at]) for at in range(shown.shape[1])]
     head = "".join(
-        f'<th scope="col"{_side(number)}>{html.escape(str(column))}</th>'
-        for column, number in zip(shown.columns, numeric, strict=True)
+        f'<th scope="col"{look}>{html.escape(str(column))}</th>'
+        for column, look in zip(shown.columns, looks, strict=True)
     )
+    # What is named in words in front is the head of its row.
+    named = bool(looks) and "number" not in looks[0]
     rows = (
         "<tr>"
         + "".join(
-            f"<td{_side(number)}>{_cell(value)}</td>"
-            for value, number in zip(row, numeric, strict=True)
+            f'<th scope="row"{look}>{_cell(value)}</th>'
+            if named and not at
+            else f"<td{look}>{_cell(value)}</td>"
+            for at, (value, look) in enumerate(zip(row, looks, strict=True))
         )
         + "</tr>"
         for row in shown.itertuples(index=False, name=None)
@@ -159,8 +203,17 @@ def _table(table: pd.DataFrame, title: str) -> str:
     label = html.escape(f"Table: {title}")
     return (
         f'<div class="table" role="region" aria-label="{label}" tabindex="0">\n<table>\n'
+        f'<caption class="unseen">{html.escape(title)}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>"
     )
+
+
+def _look(column: "pd.Series[Any]") -> str:
+    """Return the class of a column's cells: numbers to the right, long texts in lines."""
+    if _is_number(column):
+        return ' class="number"'
+    longest = max((len(value) for value in column if isinstance(value, str)), default=0)
+    return ' class="long"' if longest > LONG else ""
 
 
 def _is_number(column: "pd.Series[Any]") -> bool:
@@ -182,10 +235,6 @@ def _join_intervals(table: pd.DataFrame) -> pd.DataFrame:
     return rest
 
 
-def _side(number: bool) -> str:
-    return ' class="number"' if number else ""
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return html.escape(value)
@@ -200,7 +249,7 @@ def _cell(value: Any) -> str:
 
 def _number(value: Any) -> str:
     """Write a number to three decimals, or three digits where it is very small or large."""
-    number = float(value)
+    number = float(value) + 0.0  # no minus before zero
     if not math.isfinite(number):
         return str(number)
     if isinstance(value, (int, np.integer)):
@@ -217,92 +266,3 @@ def _made(command: str, versions: Mapping[str, str]) -> str:
     listed = (f"{html.escape(name)} {html.escape(number)}" for name, number in versions.items())
     parts.append(f"<p>{', '.join(listed)}</p>")
     return "\n".join(parts)
-
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d1f21; --muted: #5c6166; --line: #d9dcdf;
-  --paper: #ffffff; --shade: #f5f6f7; --link: #00598a; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e7e8; --muted: #a3a9ae; --line: #3a3f44; --paper: #17191b;
-    --shade: #202326; --link: #7cc4ee; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-header, main, footer { max-width: 62rem; margin: 0 auto; padding: 0 1.5rem; }
-header { padding-top: 3rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .75rem; letter-spacing: -.01em; }
-h2 { font-size: 1.25rem; line-height: 1.3; margin: 0 0 .5rem; }
-p { max-width: 44rem; margin: 0 0 .9rem; }
-a { color: var(--link); text-underline-offset: .15em; }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; border-radius: 2px; }
-.skip { position: absolute; left: -99rem; }
-.skip:focus { position: static; }
-.lead { font-size: 1.1rem; }
-.caption, footer { color: var(--muted); font-size: .875rem; }
-nav ol { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 1.25rem 0 0;
-  padding: .75rem 0; border-block: 1px solid var(--line); font-size: .925rem; }
-section { padding: 2.25rem 0 1rem; }
-figure { margin: 1rem 0; padding: .75rem; background: #ffffff; border-radius: 6px;
-  border: 1px solid var(--line); }
-figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-.table { overflow: auto; max-height: 34rem; margin: 1rem 0; border: 1px solid var(--line);
-  border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; text-align: left; white-space: nowrap; vertical-align: top; }
-th { position: sticky; top: 0; background: var(--shade); font-weight: 600; }
-tbody tr { border-top: 1px solid var(--line); }
-.table .number { text-align: right; }
-.none { color: var(--muted); }
-pre { background: var(--shade); padding: .75rem 1rem; border-radius: 6px; overflow-x: auto;
-  color: var(--ink); }
-code { font: .875rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-footer { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.25rem;
-  padding-bottom: 3rem; }
-footer strong { color: var(--ink); }
-@media (max-width: 48rem) {
-  figure { overflow-x: auto; }
-  figure img { max-width: none; }
-}
-@media print {
-  :root { --ink: #000; --muted: #444; --paper: #fff; --shade: #f2f2f2; --link: #000; }
-  body { font-size: 10.5pt; }
-  header, main, footer { max-width: none; padding-inline: 0; }
-  nav, .skip { display: none; }
-  .table { max-height: none; overflow: visible; }
-  h2 { break-after: avoid; }
-  figure, tr, pre { break-inside: avoid; }
-  thead { display: table-header-group; }
-  th { position: static; }
-}
-"""
-
-TEMPLATE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="omnisurv">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<header>
-<a class="skip" href="#content">Skip to the content</a>
-<h1>$title</h1>
-$lead
-<nav aria-label="Contents"><ol>
-$contents
-</ol></nav>
-</header>
-<main id="content">
-$sections
-</main>
-<footer>
-<h2>How this page was made</h2>
-$made
-<p><strong>$limits</strong></p>
-</footer>
-</body>
-</html>
-""")

@@ -85,6 +85,7 @@ def begin(
     held_out: "Cohort",
     recipe: "Recipe",
     source: "Path | None" = None,
+    task: str | None = None,
 ) -> bool:
     """Write ``splits.json``; return True if exactly this training is already finished there.
 
@@ -97,13 +98,14 @@ def begin(
     told: dict[str, Any] = {
         **data.told(),
         "source": None if source is None else str(source.resolve()),
+        "task": task,
         "recipe": json.loads(recipe.model_dump_json()),
         "fingerprint": train.fingerprint(),
         "train": train.hashed_ids(),
         "held_out": held_out.hashed_ids(),
     }
     finished, stopped = (run / "config.yaml").exists(), (run / "resume").exists()
-    if (finished or stopped) and not _same(_read(run), told):
+    if (finished or stopped) and not _same(read_split(run), told):
         what = "a finished run" if finished else "a stopped run"
         raise CheckpointError(
             f"{run} holds {what} of other patients or settings; choose another --out or delete it"
@@ -127,7 +129,7 @@ def origin(run: str | Path, root: str | Path | None = None) -> Data:
     Raises:
         CheckpointError: the run does not say, or the spec is no longer there.
     """
-    told = _read(Path(run))
+    told = read_split(Path(run))
     spec = Path(str(told.get("spec", "")))
     if not told or not spec.is_file():
         where = f"its spec {spec} is gone" if told else "it has no splits.json"
@@ -189,10 +191,11 @@ def _with_hashes(cohort: "Cohort", hashes: set[str]) -> "Cohort":
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return all(old.get(key) == new[key] for key in ("recipe", "fingerprint", "source"))
+    return all(old.get(key) == new[key] for key in ("task", "recipe", "fingerprint", "source"))
 
 
-def _read(run: Path) -> dict[str, Any]:
+def read_split(run: Path) -> dict[str, Any]:
+    """Return what ``splits.json`` of a run says of its data; nothing if there is none."""
     file = run / "splits.json"
     told: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     return told

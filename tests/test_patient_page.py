@@ -10,12 +10,15 @@ import pytest
 import tiny
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
+from PIL import Image
 
 import omnisurv as om
-from omnisurv import patientpage, plots
+from omnisurv import plots
 from omnisurv.data.images import FilledImages, Images
 from omnisurv.data.store import Entry
 from omnisurv.errors import DataError
+from omnisurv.pages import hidden as hiddenpage
+from omnisurv.pages import patient as patientpage
 from omnisurv.plots.pictures import RANGE
 from omnisurv.plots.style import VERMILION
 from tests.commands import runner, write_cohort
@@ -301,6 +304,7 @@ def test_a_patient_with_gaps(model, parts):
         "Predicted survival",
         "MRI",
         "wsi: imputed",
+        "Measured, and imputed when hidden",
         "Clinical and other values",
     ]
     first = found[f"A patient: {patient}"]
@@ -346,6 +350,44 @@ def test_imputed_values_have_intervals_and_measured_ones_have_none(model, parts)
     assert known.text == "All of them were measured."
 
 
+def test_the_slider_goes_through_measured_imputed_and_hidden_volumes(model, parts):
+    test = parts[1]
+    patient = who(test, t1=True, t2=False, clinical=True, rna=True)
+    stack = sections_of(model, test, patient)["MRI"].stack
+    told = [(picture.title, picture.imputed) for picture in stack.pictures]
+    assert told == [
+        ("t1, measured", False), ("t1, imputed when hidden", True), ("t2, imputed", True),
+    ]  # fmt: skip
+    assert {len(picture.steps) for picture in stack.pictures} == {SIDE} == {len(stack.steps)}
+    assert stack.steps[stack.start] == "5 of 8"
+    measured = test["t1"].of(patient).open()
+    for at, data in ((SIDE - 1, stack.pictures[0].steps[-1]), (4, stack.pictures[0].steps[4])):
+        seen = np.asarray(Image.open(io.BytesIO(data)).convert("L"), dtype=float)
+        z = np.clip(measured[:, :, at].T[::-1, ::-1], -RANGE, RANGE)
+        np.testing.assert_allclose((seen - 1) / 252 * 2 * RANGE - RANGE, z, atol=RANGE / 60)
+    outside = Image.open(io.BytesIO(stack.pictures[0].steps[0])).convert("RGBA")
+    assert np.isnan(measured[:, :, 0]).all()
+    assert (np.asarray(outside)[..., 3] == 0).all()  # transparent, and so hatched
+
+
+def test_what_is_imputed_when_hidden_does_not_look_at_what_is_hidden(model, parts):
+    test = parts[1]
+    patient = who(test, t1=True, wsi=True, clinical=True, rna=True)
+    alone = test.subset([patient])
+    tables = {name: alone[name].copy() for name in alone.modalities}
+    tables["rna"].X = tables["rna"].X * 3.0
+    changed = om.Cohort(alone.obs, tables, alone.spec)
+    before, after = (
+        hiddenpage._hidden_values(model, cohort, 0.9)["rna"] for cohort in (alone, changed)
+    )
+    first = sections_of(model, test, patient)["Measured, and imputed when hidden"]
+    assert list(first.table["channel"]) == ["red", "green", "blue"]
+    tiles = test["wsi"].of(patient).open()
+    np.testing.assert_allclose(first.table["measured"], tiles.mean(axis=(0, 1, 2)))
+    assert not np.allclose(before["measured"], after["measured"])
+    np.testing.assert_array_equal(before["imputed"], after["imputed"])
+
+
 def test_a_patient_of_the_training_is_called_one(model, parts):
     dev, test = parts
     for cohort, said in ((dev, True), (test, False)):
@@ -361,6 +403,7 @@ def test_a_cohort_without_pictures_has_no_pictures():
     assert [title.split(":")[0] for title in found] == [
         "A patient",
         "Predicted survival",
+        "Measured, and imputed when hidden",
         "Clinical and other values",
     ]
     assert "dnam" in found[f"A patient: {patient}"].text.split("Imputed whole")[1]
@@ -429,7 +472,8 @@ def test_the_page_is_written(model, parts, tmp_path):
     )
     page = path.read_text(encoding="utf-8")
     assert f"<h1>Patient {patient}</h1>" in page
-    assert page.count("<figure>") == 4
+    assert page.count('<figure class="wide"') == 5
+    assert page.count('<input type="range"') == 1
     assert "not for clinical use" in page
 
 

@@ -13,8 +13,9 @@ import omnisurv as om
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "scanpy", "sksurv", "matplotlib", "pycox", "lightning", "anndata", "pandas")
 NAMES = [
-    "Cohort", "DataSpec", "cross_validate", "evaluate", "finetune", "get_recipe", "impute", "load",
-    "pretrain", "save", "simulate",
+    "Cohort", "DataSpec", "SurvivalEstimator", "attributions", "consistency", "cross_validate",
+    "embed", "evaluate", "finetune", "get_recipe", "impute", "load", "modality_value", "pretrain",
+    "save", "simulate", "tune", "value_of_measuring",
 ]  # fmt: skip
 
 

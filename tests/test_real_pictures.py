@@ -7,7 +7,7 @@ import pytest
 import omnisurv as om
 from omnisurv.data.spec import DataSpec
 from omnisurv.data.store import Store
-from omnisurv.patientpage import patient_page
+from omnisurv.pages.patient import patient_page
 from tests import tiny
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]

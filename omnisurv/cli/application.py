@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 def example(command: str) -> dict[str, Any]:

@@ -45,17 +45,24 @@ def simulate(
     patients: Annotated[int, typer.Option(help="Number of patients.")] = 300,
     missing: Annotated[float, typer.Option(help="Share of missing modality cells.")] = 0.35,
     pictures: Annotated[bool, typer.Option(help="With MRI and slides.")] = True,
+    brats: Annotated[
+        bool, typer.Option("--brats", help="MRI and label maps of the tumour alone, as BraTS 2021.")
+    ] = False,
     seed: Seed = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Write a cohort with known truth, in the layouts of GDC and BraTS."""
     from omnisurv.runs import require_space
     from omnisurv.simulation import simulate as draw
-    from omnisurv.simulation import write
+    from omnisurv.simulation import simulate_brats, write, write_brats
 
     require_space(out)
     with console.working("simulate", quiet=quiet):
-        drawn = draw(patients, seed or 0, missing=missing, pictures=pictures)
-        spec = write(drawn, out)
+        if brats:
+            drawn = simulate_brats(patients, seed or 0, missing=missing)
+            spec = write_brats(drawn, out)
+        else:
+            drawn = draw(patients, seed or 0, missing=missing, pictures=pictures)
+            spec = write(drawn, out)
     console.say(f"{len(drawn)} patients: {spec}")
 
 

@@ -1,7 +1,7 @@
 """Commands that train: pre-training, fine-tuning, cross-validation, published weights."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,9 +18,15 @@ from omnisurv.arguments import (
     Set,
     Spec,
     Subsets,
+    TrainedFor,
 )
 from omnisurv.cli.application import app, example
 from omnisurv.errors import InputError
+
+if TYPE_CHECKING:
+    from omnisurv.data.cohort import Cohort
+    from omnisurv.recipe import Recipe
+    from omnisurv.tasks.survival import SurvivalModel
 
 
 @app.command(**example("pretrain cohort/cohort.yaml --out runs/a --set pretrain.epochs=60"))
@@ -75,11 +81,11 @@ def finetune(
     out: Out,
     spec: Annotated[Path | None, typer.Argument(
         metavar="[SPEC]", help="Data spec; the run's own by default.")] = None,
-    task: Annotated[str, typer.Option(help="survival.")] = "survival",
+    task: TrainedFor = "survival",
     recipe: RecipeName = None, set_: Set = None, root: Root = None, seed: Seed = None,
     all_patients: Everyone = False, json: Json = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Fine-tune a pre-trained run for survival; given a spec, train from scratch."""
+    """Fine-tune a pre-trained run for a task; given a spec, train from scratch."""
     from functools import partial
 
     from omnisurv import runs, training
@@ -89,7 +95,7 @@ def finetune(
     if not source.is_dir():
         settings = arguments.choose_recipe(source, recipe, set_, seed)
         data = arguments.read(source, root, quiet)
-        model = arguments.train(work, settings, data, out, settings, all_patients, quiet)
+        model = arguments.train(work, settings, data, out, settings, all_patients, quiet, task=task)
     else:
         if recipe is not None:
             raise InputError("--recipe is for training from a SPEC; a RUN has its recipe")
@@ -97,7 +103,9 @@ def finetune(
         runs.require_same_network(start, arguments.adjust(start.recipe, set_, seed), source)
         with console.working("read", quiet=quiet):
             data = runs.Data.read(spec, root) if spec else runs.origin(source, root)
-        model = arguments.train(work, start, data, out, start.recipe, all_patients, quiet, source)
+        model = arguments.train(
+            work, start, data, out, start.recipe, all_patients, quiet, source, task
+        )
     arguments.tell_model(model, out, json)
 
 
@@ -106,12 +114,13 @@ def crossvalidate(
     spec: Spec, out: Out, recipe: RecipeName = None,
     folds: Annotated[int | None, typer.Option(min=2, help="The spec's by default.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="The spec's by default.")] = None,
-    subsets: Subsets = "none", set_: Set = None, root: Root = None, seed: Seed = None,
-    json: Json = None, quiet: Quiet = False, debug: Debug = False,
+    subsets: Subsets = "none", task: TrainedFor = "survival", set_: Set = None,
+    root: Root = None, seed: Seed = None, json: Json = None, quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:  # fmt: skip
     """Pre-train, fine-tune and score in every fold; a stopped one goes on where it was."""
     from omnisurv.evaluation import cross_validate
-    from omnisurv.pages import crossvalidation_page
+    from omnisurv.pages.results import crossvalidation_page
 
     arguments.ready(json, out)
     settings = arguments.choose_recipe(spec, recipe, set_, seed)
@@ -120,11 +129,68 @@ def crossvalidate(
     with console.training(quiet=quiet) as progress:
         result = cross_validate(
             settings, data.cohort, folds=folds, repeats=repeats, subsets=asked, out=out,
-            progress=progress,
+            progress=progress, task=task,
         )  # fmt: skip
     result.save(out)
     command = f"omnisurv crossvalidate {spec} --recipe {settings.title} --out {out}"
+    command += f" --task {task}" if task != "survival" else ""
     page = crossvalidation_page(out, result, settings.title, data.cohort, command)
     console.show_scores(result.table)
     console.say("", f"Report: {page}")
     arguments.write_json(json, result.to_json())
+
+
+@app.command(**example("tune cohort/cohort.yaml --recipe imputmae:small --trials 30 --out tuned"))
+def tune(
+    spec: Spec, out: Out = Path("tuned"), recipe: RecipeName = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the study in all.")] = 30,
+    storage: Annotated[str | None, typer.Option(
+        metavar="FILE|URL", help="Journal file, sqlite:///FILE or postgresql://USER@HOST/DB; a "
+        "journal in --out by default. Workers with the same one share the trials.")] = None,
+    space: Annotated[Path | None, typer.Option(
+        "--space", help="YAML of ranges and choices, such as ridge: {low: 1, high: 50}.")] = None,
+    metrics: Annotated[str, typer.Option(help="c_harrell, ibs, or c_harrell,ibs.")] = "c_harrell",
+    prune: Annotated[Literal["folds", "epochs", "none"], typer.Option(
+        help="What is compared with other trials, to stop the hopeless.")] = "folds",
+    folds: Annotated[int | None, typer.Option(min=2, help="The spec's by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study in its storage.")] = None,
+    fit: Annotated[Path | None, typer.Option(
+        "--fit", metavar="RUN", help="Train the best settings on the development part.")] = None,
+    set_: Set = None, root: Root = None, seed: Seed = None, json: Json = None,
+    quiet: Quiet = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Search settings on inner folds of the development part; a stopped search goes on.
+
+    The test part is not read. The recipe's own settings are tried first.
+    """
+    import optuna
+
+    from omnisurv import tuning
+
+    arguments.ready(json, out)
+    settings = arguments.choose_recipe(spec, recipe, set_, seed)
+    searched = tuning.read_space(space)
+    tuning.Space.of(settings, searched)  # so that a mistake is told before the data are read
+    data = arguments.read(spec, root, quiet)
+    dev = data.parts()[0]
+    if not debug:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+    wanted: Any = arguments.names_of(metrics)
+    with console.training(quiet=quiet) as progress:
+        tuned = tuning.tune(
+            settings, dev, trials=trials, space=searched, metrics=wanted, prune=prune, folds=folds,
+            out=out, storage=storage, name=name, seed=seed or 0, progress=progress,
+        )  # fmt: skip
+    command = f"omnisurv tune {spec} --recipe {settings.title} --trials {trials} --out {out}"
+    page = tuned.save(out, command)
+    console.show(tuned.summary())
+    console.say("", f"Report: {page}")
+    if fit is not None:
+
+        def work(best: "Recipe", chosen: "Cohort", **where: Any) -> "SurvivalModel":
+            return tuned.fit(chosen, **where)
+
+        best = tuned.best_recipe
+        arguments.train(work, best, data, fit, best, False, quiet)
+        console.say(f"run: {fit}")
+    arguments.write_json(json, tuned.to_dict())

@@ -2,13 +2,18 @@
 
 from json import loads as read_json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from omnisurv import arguments, console
 from omnisurv.arguments import Debug, Json, Out, Quiet, Root, Run, Seed, Spec, Subsets, Task
 from omnisurv.cli.application import app, example
+from omnisurv.errors import InputError
+
+if TYPE_CHECKING:
+    from omnisurv.checkpoint import FittedModel
+    from omnisurv.data.cohort import Cohort
 
 
 @app.command(**example("impute runs/a cohort/cohort.yaml --modalities dnam,rna --out imputed"))
@@ -57,18 +62,24 @@ def evaluate(
         Path | None, typer.Option("--out", help="Folder to write; the run's own by default.")
     ] = None,
     task: Task = None, subsets: Subsets = "each",
+    against: Annotated[Path | None, typer.Option(
+        "--against", metavar="FOLDER", help="Evaluated run, or --out of its evaluation, to compare "
+        "each patient's Dice and HD95 with (segmentation).")] = None,
     allow_seen: Annotated[
         bool, typer.Option("--allow-seen", help="Evaluate patients that the weights saw.")
     ] = False,
     root: Root = None, json: Json = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Judge a run on patients it has not seen, beside baselines and controls."""
+    from dataclasses import replace
+
     from omnisurv import evaluation, runs
-    from omnisurv.pages import evaluation_page
-    from omnisurv.patientpage import example_sections
+    from omnisurv.pages.patient import example_sections
+    from omnisurv.pages.results import evaluation_page
 
     out = run if out is None else out
     arguments.ready(json, out)
+    theirs = None if against is None else evaluation.read_cases(against)
     model, data = arguments.load_run(run), arguments.read(spec, root, quiet)
     asked = arguments.subsets_of(subsets, data.cohort, model)
     cohort, who = runs.to_evaluate(model, data.cohort)
@@ -76,11 +87,17 @@ def evaluate(
         model.require_unseen(cohort)
     train, why = runs.training_part(run, model, data, cohort)
     console.say(f"Evaluating {len(cohort)} patients: {who}.")
+    if task == "consistency":
+        _judge_consistency(out, model, cohort, json)
+        return
     with console.working("evaluate", quiet=quiet):
         result = evaluation.evaluate(
             model, cohort, subsets=asked, train=train, task=task, allow_seen=allow_seen
         )
         result.notes.extend([why] if why else [])
+        if theirs is not None:
+            told = evaluation.compare_cases(result.cases, theirs, (str(run), str(against)))
+            result = replace(result, differences=told)
         result.save(out)
         command = f"omnisurv evaluate {run} {spec} --subsets {subsets} --out {out}"
         more = example_sections(model, cohort)
@@ -88,6 +105,64 @@ def evaluate(
     console.show_scores(result.table)
     console.say("", f"Report: {page}")
     arguments.write_json(json, result.to_json())
+
+
+def _judge_consistency(
+    out: Path, model: "FittedModel", cohort: "Cohort", json: Path | None
+) -> None:
+    """Write how alike patients are placed by subsets of sequences, and draw it."""
+    from omnisurv import evaluation, plots
+    from omnisurv.files import atomic, writable
+
+    cosines = evaluation.consistency(model, cohort)
+    by_size = evaluation.consistency_by_size(cosines)
+    for name, table in (("consistency", cosines), ("consistency_by_size", by_size)):
+        with atomic(writable(out) / f"{name}.csv") as path:
+            table.to_csv(path)
+    with atomic(writable(out / "figures") / "consistency.svg") as path, plots.style():
+        plots.consistency(cosines, by_size).savefig(path, format="svg", metadata={"Date": None})
+    told = by_size.rename_axis(columns=None).reset_index()
+    console.show(told, title="Mean cosine of centred embeddings, by number of modalities given")
+    console.say("", f"All subsets: {out / 'consistency.csv'}")
+    arguments.write_json(json, cosines.to_json())
+
+
+@app.command(**example("segment runs/b cohort/cohort.yaml --labels brats21 --out segmented"))
+def segment(
+    run: Run, spec: Spec, out: Out,
+    patients: Annotated[
+        str | None, typer.Option(help="Ids with commas between, or a file of ids; all by default.")
+    ] = None,
+    modalities: Annotated[
+        str | None, typer.Option(help="Sequences to look at, commas between; all by default.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(
+        metavar="EDITION", help="Labels to write: brats15, brats21 (2017 to 2021), brats23, "
+        "brats24 or msd; the cohort's own by default, or brats23.")] = None,
+    root: Root = None, json: Json = None, quiet: Quiet = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Write a label map of each patient's tumour, from whichever sequences there are."""
+    from omnisurv.runs import choose_patients
+    from omnisurv.segmentation import require_trained, write_label_maps
+
+    arguments.ready(json, out)
+    model = require_trained(arguments.load_run(run), run)
+    cohort = choose_patients(arguments.read(spec, root, quiet).cohort, patients)
+    with console.working("segment", quiet=quiet):
+        told = write_label_maps(model, cohort, out, arguments.names_of(modalities), edition=labels)
+    cubes = [patient for patient, one in told["patients"].items() if not one["whole"]]
+    if cubes:
+        console.say(f"{len(cubes)} patients: raw files are gone, only the cube was segmented")
+    console.say(f"{len(told['patients'])} label maps of {told['labels']}: {out}")
+    arguments.write_json(json, told)
+    if told["refused"]:
+        sentence = (
+            f"{len(told['refused'])} patients have no MRI sequence to look at, the others are done:"
+            f" {', '.join(told['refused'])}"
+        )
+        if patients is not None:
+            raise InputError(sentence)
+        console.complain(sentence)
 
 
 @app.command(**example("patient runs/b cohort/cohort.yaml TCGA-02-0001 --out patient.html"))
@@ -99,7 +174,7 @@ def patient(
 ) -> None:  # fmt: skip
     """Write the page of one patient: what is there, what is imputed, the predicted survival."""
     from omnisurv.files import writable
-    from omnisurv.patientpage import patient_page
+    from omnisurv.pages.patient import patient_page
 
     writable(out.parent)
     model, data = arguments.load_run(run), arguments.read(spec, root, quiet)
@@ -107,6 +182,43 @@ def patient(
         command = f"omnisurv patient {run} {spec} {who} --out {out}"
         page = patient_page(out, model, data.cohort, who, command)
     console.say(f"Page: {page}")
+
+
+@app.command(**example("report runs/b --out report.html"))
+def report(
+    run: Run,
+    spec: Annotated[Path | None, typer.Argument(
+        metavar="[SPEC]", help="Data spec; the run's own by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Page to write; RUN/report.html by default.")
+    ] = None,
+    root: Root = None, quiet: Quiet = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Write one page of a run: cohort, training, results, a patient, how to make it again.
+
+    A run that was not judged yet is judged on patients it has not seen.
+    """
+    from omnisurv import runs
+    from omnisurv.files import writable
+    from omnisurv.pages.run import run_page
+
+    out = run / "report.html" if out is None else out
+    writable(out.parent)
+    model, why = arguments.load_run(run), ""
+    try:
+        data = arguments.read(spec, root, quiet) if spec is not None else runs.origin(run, root)
+    except InputError as error:
+        if spec is not None:
+            raise
+        data, why = None, f"{error}."
+    words = ["omnisurv report", run, *([spec] if spec is not None else []), f"--out {out}"]
+    with console.working("report", quiet=quiet):
+        page = run_page(
+            out, run, model, data, why=why, command=" ".join(str(word) for word in words)
+        )
+    if data is None:
+        console.complain(f"the cohort is left out: {why}")
+    console.say(f"Report: {page}")
 
 
 @app.command("list", **example("list recipes"))

@@ -4,13 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from omnisurv import plots
-from omnisurv.files import atomic, writable
-from omnisurv.imputation import impute
-from omnisurv.report import Section, write_report
+from omnisurv.evaluation.curves import (
+    HeldOutCurves,
+    calibration_table,
+    d_calibration_of,
+    net_benefit,
+    scores_over_time,
+)
+from omnisurv.evaluation.imputation import hidden_values
+from omnisurv.pages.label import is_of_label, label_headline, label_sections
+from omnisurv.pages.tumour import is_of_tumours, tumour_headline, tumour_sections
+from omnisurv.report import Section, write_page
 
 if TYPE_CHECKING:
     from omnisurv.checkpoint import FittedModel
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
     from omnisurv.evaluation import Evaluation
 
 SHOWN = ("c_harrell", "c_antolini", "c_uno", "ibs")
+BESIDE = ("cox_clinical", "mask_only", "null")
+"""Models that are drawn beside ours over time."""
 BARE = {"null": "null (constant)", "mask_only": "mask only (what is missing)"}
 
 
@@ -31,12 +40,8 @@ def evaluation_page(
 ) -> Path:
     """Write the report of an evaluation, of whichever task it was, with ``more`` before the end."""
     title = model.recipe.title
-    if "c_harrell" in set(result.table["metric"]):
-        judged = survival_sections(result, cohort.with_endpoint(), title)
-    else:
-        judged = list(imputation_sections(result, model, cohort))
     sections = [
-        *judged,
+        *judged_sections(result, model, cohort),
         *cohort_sections(cohort, "Who was evaluated"),
         *more,
         *history_section(model),
@@ -46,32 +51,35 @@ def evaluation_page(
     return write_page(folder, "Evaluation", sections, lead, command)
 
 
+def judged_sections(
+    result: "Evaluation", model: "FittedModel", cohort: "Cohort | None"
+) -> list[Section]:
+    """Return what an evaluation found, of whichever task; less without the evaluated patients."""
+    title = model.recipe.title
+    if "c_harrell" in set(result.table["metric"]):
+        return survival_sections(result, cohort and cohort.with_endpoint(), title)
+    if is_of_label(result):
+        return label_sections(result, title)
+    if is_of_tumours(result):
+        return tumour_sections(result)
+    return list(imputation_sections(result, model, cohort))
+
+
 def crossvalidation_page(
     folder: str | Path, result: "Evaluation", title: str, cohort: "Cohort", command: str
 ) -> Path:
     """Write the report of a cross-validation."""
+    if is_of_label(result):
+        judged = label_sections(result, title)
+    else:
+        judged = survival_sections(result, cohort, title, thirds=False)
     sections = [
-        *survival_sections(result, cohort, title, thirds=False),
+        *judged,
         *cohort_sections(cohort),
         *notes_section(result.notes),
     ]
     lead = f"{title}, fitted again in each fold. {headline(result, title)}"
     return write_page(folder, "Cross-validation", sections, lead, command)
-
-
-def write_page(
-    folder: str | Path, title: str, sections: Sequence[Section], lead: str, command: str
-) -> Path:
-    """Write ``report.html`` and each figure as ``figures/NAME.svg``; return the page."""
-    folder = writable(Path(folder))
-    figures = writable(folder / "figures")
-    for section in sections:
-        if section.figure is not None:
-            name = "".join(c if c.isalnum() else "_" for c in section.title.lower())
-            with atomic(figures / f"{name}.svg") as path, plots.style():
-                section.figure.savefig(path, format="svg", metadata={"Date": None})
-    path = folder / "report.html"
-    return write_report(path, title=title, sections=sections, lead=lead, command=command)
 
 
 def cohort_sections(cohort: "Cohort", title: str = "Who has what") -> list[Section]:
@@ -83,20 +91,20 @@ def cohort_sections(cohort: "Cohort", title: str = "Who has what") -> list[Secti
         "Who was measured is seldom random: compare the event rates of the combinations."
     )
     died = cohort.obs["event"].where(cohort.has_endpoint) if known else None
-    notes = " ".join(f"• {line}." for line in cohort.warnings)
+    notes = "\n\n".join(f"• {line}." for line in cohort.warnings)
     figure = plots.availability(cohort.availability, died)
     table = cohort.summary().reset_index()
     return [Section(title, text, table=table, figure=figure, caption=notes)]
 
 
 def survival_sections(
-    result: "Evaluation", cohort: "Cohort", title: str, *, thirds: bool = True
+    result: "Evaluation", cohort: "Cohort | None", title: str, *, thirds: bool = True
 ) -> list[Section]:
     """Return what a survival evaluation found: scores, subsets, risk groups, differences.
 
     Args:
         result: of ``evaluate`` or ``cross_validate``.
-        cohort: the evaluated patients.
+        cohort: the evaluated patients; without them risk groups need the result's curves.
         title: the model's name in the table.
         thirds: whether to draw risk groups; models of different folds share no scale.
     """
@@ -126,8 +134,11 @@ def survival_sections(
         )
     )
     risk = result.predictions[title].dropna()
-    if thirds and len(risk) >= 6 and risk.nunique() >= 3:
-        sections.append(_risk_groups(risk, cohort))
+    ends = _endpoints(result, cohort)
+    if thirds and ends is not None and len(risk) >= 6 and risk.nunique() >= 3:
+        sections.append(_risk_groups(risk, ends))
+    if result.curves is not None:
+        sections += curve_sections(result.curves, title)
     if len(result.differences):
         c = result.differences[
             (result.differences["metric"] == "c_harrell") & (result.differences["subset"] == "all")
@@ -142,11 +153,56 @@ def survival_sections(
     return sections
 
 
-def _risk_groups(risk: "pd.Series[float]", cohort: "Cohort") -> Section:
+def curve_sections(curves: HeldOutCurves, title: str) -> list[Section]:
+    """Return calibration, scores over time and the decision curve of a model."""
+    years = curves.years()
+    beside = [title, *(name for name in BESIDE if name in curves.models)]
+    at = years[len(years) // 2]
+    acted = [name for name in beside if name != "null"]
+    return [
+        Section(
+            "Calibration",
+            "Do predicted risks come true? On the dashed line, as many patients of a group had the "
+            "event as was predicted; the bars of the D-calibration histogram are level if that "
+            "holds at all times together (a small p says that it does not).",
+            figure=plots.calibration(
+                calibration_table(curves, title, years), d_calibration_of(curves, title)
+            ),
+            alt="Observed against predicted risk by groups of patients, and D-calibration",
+        ),
+        Section(
+            "Over time",
+            "How well patients who had the event by a time are told from those who had not (AUC), "
+            "and how far the predicted probabilities are off at that time (Brier score), beside "
+            "the controls; weighted for censoring by the training patients' follow-up.",
+            figure=plots.scores_over_time(scores_over_time(curves, beside)),
+            alt="Time-dependent AUC and Brier score of the model, Cox, mask only and null",
+        ),
+        Section(
+            "Decision curve",
+            "What acting on all patients above a predicted risk is worth: true positives less "
+            "false positives, these weighted by the odds of the risk at which one would act. A "
+            "model is of use where its line is above both acting on everybody and on nobody.",
+            figure=plots.decision_curve(net_benefit(curves, acted, at), at),
+            alt="Net benefit of the model, Cox and mask only against the threshold",
+            caption="Not weighed: harm and cost of whatever tells the risk. The null gives "
+            "everybody the same risk, so it is one of the two grey lines.",
+        ),
+    ]
+
+
+def _endpoints(result: "Evaluation", cohort: "Cohort | None") -> pd.DataFrame | None:
+    """Return ``time`` and ``event`` of the evaluated patients; None where nothing has them."""
+    if cohort is not None:
+        return cohort.obs
+    return None if result.curves is None else result.curves.endpoint.droplevel("fold")
+
+
+def _risk_groups(risk: "pd.Series[float]", ends: pd.DataFrame) -> Section:
     """Return Kaplan–Meier curves of thirds of the predicted risk."""
     names = ["low risk", "medium risk", "high risk"]
     thirds = pd.qcut(risk.rank(method="first"), 3, labels=names)
-    obs = cohort.obs.loc[risk.index]
+    obs = ends.loc[risk.index]
     return Section(
         "Survival by predicted risk",
         "The evaluated patients in three equal groups by predicted risk.",
@@ -156,7 +212,7 @@ def _risk_groups(risk: "pd.Series[float]", cohort: "Cohort") -> Section:
 
 
 def imputation_sections(
-    result: "Evaluation", model: "FittedModel", cohort: "Cohort"
+    result: "Evaluation", model: "FittedModel", cohort: "Cohort | None"
 ) -> Iterator[Section]:
     """Yield what an imputation evaluation found: scores, and each modality's scatter."""
     yield Section(
@@ -168,6 +224,8 @@ def imputation_sections(
         caption="coverage_90 in metrics.csv is the share of values inside the 90 % interval.",
     )  # fmt: skip
     scored = result.table["subset"].unique()
+    if cohort is None:
+        return
     for name in cohort.modalities:
         tabular = hasattr(cohort[name], "var_names")
         if name not in scored or name not in model.modalities or not tabular:
@@ -180,38 +238,6 @@ def imputation_sections(
             figure=plots.imputation_scatter(truth, found["mean"], found["low"], found["high"]),
             alt=f"Imputed against measured values of {name}, and the coverage of the intervals",
         )
-
-
-def hidden_values(
-    model: "FittedModel", cohort: "Cohort", name: str
-) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Return a modality's measured values and what is imputed for them from the others.
-
-    Raw expression is logged; then each feature is standardised by its measured values.
-    """
-    others = cohort.drop_modalities([name])
-    who = cohort.patients[cohort.availability[name] & others.availability.any(axis=1)]
-    data = impute(model, others.subset(who), [name]).values[name]
-    index, columns = data.obs_names, data.var_names
-    own = cohort[name]
-    logged = own.uns.get("scale") in ("linear", "counts")
-    frames = {"mean": data.X, "low": data.layers["low"], "high": data.layers["high"]}
-    found = {k: pd.DataFrame(v, index=index, columns=columns) for k, v in frames.items()}
-    truth = pd.DataFrame(own.X, index=own.obs_names, columns=own.var_names)
-    truth = truth.reindex(index=index, columns=columns)
-    if logged:
-        truth, found = _logged(truth), {k: _logged(v) for k, v in found.items()}
-    centre, spread = truth.mean(), truth.std()
-    varied = spread.index[spread > 0]
-    return (
-        ((truth - centre) / spread)[varied],
-        {k: ((v - centre) / spread)[varied] for k, v in found.items()},
-    )
-
-
-def _logged(values: pd.DataFrame) -> pd.DataFrame:
-    logs = np.log1p(values.clip(lower=0).to_numpy(dtype=float))
-    return pd.DataFrame(logs, index=values.index, columns=values.columns)
 
 
 def history_section(model: "FittedModel") -> list[Section]:
@@ -231,6 +257,10 @@ def notes_section(notes: Sequence[str]) -> list[Section]:
 
 def headline(result: "Evaluation", title: str, metric: str = "c_harrell") -> str:
     """Say in one sentence how the model did beside its controls."""
+    if is_of_label(result):
+        return label_headline(result, title)
+    if is_of_tumours(result):
+        return tumour_headline(result, title)
     rows = result.table[(result.table["metric"] == metric) & (result.table["subset"] == "all")]
     pooled = rows[rows["group"] == "all"].set_index("model")
     if title not in pooled.index:

@@ -9,7 +9,9 @@ import pandas as pd
 
 from omnisurv import plots
 from omnisurv.data.images import FilledImages, Images
-from omnisurv.imputation import Imputation, impute
+from omnisurv.imputation import impute
+from omnisurv.imputed import Imputation
+from omnisurv.pages.hidden import hidden_pictures, hidden_sections, slice_stack
 from omnisurv.report import Section, write_report
 from omnisurv.tasks.survival import SurvivalModel
 
@@ -86,6 +88,8 @@ def patient_sections(
     states = modality_states(model, alone, filled)
     pictures = {n: v for n, v in filled.values.items() if isinstance(v, FilledImages)}
     volumes = {name: v for name, v in pictures.items() if v.values.ndim == VOLUME}
+    again = hidden_pictures(model, alone, list(pictures), level)
+    slides = {name: v for name, v in again.items() if name not in volumes}
     return [
         Section(
             f"A patient: {patient}",
@@ -96,8 +100,9 @@ def patient_sections(
             "whole. Dashed: missing and not imputed.",
         ),
         *(_curve_section(model, alone) if isinstance(model, SurvivalModel) else []),
-        *(_volume_section(volumes, patient, states) if volumes else []),
+        *(_volume_section(volumes, again, patient, states) if volumes else []),
         *(_slide_section(name, v) for name, v in pictures.items() if name not in volumes),
+        *hidden_sections(model, alone, slides, level),
         *_value_section(model, filled, level),
     ]
 
@@ -208,16 +213,21 @@ def _curve_section(model: SurvivalModel, alone: "Cohort") -> Iterator[Section]:
 
 
 def _volume_section(
-    volumes: Mapping[str, FilledImages], patient: str, states: pd.DataFrame
+    volumes: Mapping[str, FilledImages],
+    again: Mapping[str, FilledImages],
+    patient: str,
+    states: pd.DataFrame,
 ) -> Iterator[Section]:
     whole = [name for name in volumes if states.loc[name, "state"] == "imputed"]
-    text = "Slices through the middle of each cube; radiological view."
+    text = "Slices through the middle of each cube, and below all axial ones; radiological view."
     if whole:
         text = (
             f"{text} There is no {_listed(whole, 'or')} of this patient: framed pictures are "
             "imputed, the mean of what it may look like. They are smoother than any scan, and a "
             "lesion that they do not show may still be there."
         )
+    if set(again) & set(volumes):
+        text += " Below, each measured one stands beside what the model makes of it when hidden."
     yield Section(
         "MRI",
         text,
@@ -225,6 +235,7 @@ def _volume_section(
         alt="Axial, coronal and sagittal slices: "
         + ", ".join(f"{n} {'imputed' if n in whole else 'measured'}" for n in volumes),
         caption=SLICES + " Beside imputed ones: half-width of the interval, axial." * bool(whole),
+        stack=slice_stack(volumes, again, patient),
     )
 
 
