@@ -6,6 +6,7 @@ import pytest
 from matplotlib.text import Text
 
 from omnisurv import plots
+from omnisurv.plots.style import blank
 from omnisurv.simulation import simulate
 
 
@@ -32,6 +33,12 @@ def scores(groups=("all", "LGG")):
         rows.append(("mask_only", "all", group, 64, 30, 0.612, 0.5, 0.7))
     names = ["model", "subset", "group", "n", "events", "value", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=names).assign(metric="c_antolini")
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+    figure = blank(2.0, 1.0)
+    figure.add_subplot().plot([0, 1], [0, 1])
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_availability_tells_counts_and_event_rates():

@@ -14,7 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 SMALLER = {
     '"/where/the/files/are"': '"."',
     'om.get_recipe("imputmae:small")': 'om.get_recipe("imputmae:small", pretrain={"epochs": 2})',
-    "n_trials=50": "n_trials=1",
+    "trials=50": "trials=1",
 }
 """What the README tells its readers to put there, so that the test takes seconds."""
 

@@ -64,9 +64,9 @@ def style() -> Iterator[None]:
 
 def blank(width: float, height: float) -> "Figure":
     """Return an empty figure of so many inches, outside pyplot."""
-    from matplotlib.figure import Figure
+    from omnisurv.plots.figure import Shown
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Shown(figsize=(width, height), layout="constrained")
 
 
 def paints(count: int) -> list[str]:
