@@ -11,9 +11,10 @@ from omnisurv.evaluation.curves import (
     scores_over_time,
 )
 from omnisurv.evaluation.imputation import evaluate_imputation
+from omnisurv.evaluation.judging import evaluate
 from omnisurv.evaluation.scoring import Evaluation, Predictions
 from omnisurv.evaluation.segmentation import compare_cases, evaluate_segmentation, read_cases
-from omnisurv.evaluation.survival import evaluate, evaluate_survival
+from omnisurv.evaluation.survival import evaluate_survival
 
 __all__ = [
     "Evaluation",
