@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import omnisurv as om
+from tests import tiny
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,3 +37,30 @@ def test_links_between_pages_and_files_lead_somewhere():
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_snippets_for_other_tools_run():
+    """What stands in docs/ecosystem.md, on a small cohort."""
+    import pandas as pd
+
+    cohort = tiny.parts()[0].with_endpoint()
+    tables = {name: cohort[name].to_df().reindex(cohort.patients) for name in ("rna", "clinical")}
+    names = {
+        "X": pd.concat(tables, axis=1),
+        "outcome": cohort.obs[["time", "event"]].assign(event=cohort.obs["event"] == 1),
+        "model": tiny.pretrained(),
+        "cohort": cohort,
+        "om": om,
+    }
+    text = (ROOT / "docs" / "ecosystem.md").read_text()
+    first, second = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    smaller = {'pretrain.epochs": 40': 'pretrain.epochs": 1', "5.0, 20.0, 80.0": "5.0, 20.0"}
+    for old, new in smaller.items():
+        assert old in first, old
+        first = first.replace(old, new)
+    exec(compile(second, "ecosystem.md, scverse", "exec"), names)
+    assert "leiden" in names["mdata"].obs
+    exec(compile(first, "ecosystem.md, scikit-survival", "exec"), names)
+    assert len(names["functions"]) == len(cohort)
