@@ -55,6 +55,7 @@ def test_a_notebook_and_its_text_agree(name):
     text, saved = read(name, "md"), read(name, "ipynb")
     assert [c.source for c in text.cells] == [c.source for c in saved.cells]
     assert all(c.get("execution_count") for c in saved.cells if c.cell_type == "code"), "not run"
+    assert "site-packages" not in (NOTEBOOKS / f"{name}.ipynb").read_text(), "clear the warnings"
 
 
 @pytest.mark.slow
