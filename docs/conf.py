@@ -27,7 +27,7 @@ myst_heading_anchors = 3
 # The notebooks are executed by the tests; here they are shown as they were saved.
 nb_execution_mode = "off"
 
-autodoc_typehints = "none"
+autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
 autodoc_pydantic_model_show_json = False
@@ -72,6 +72,7 @@ def _generate() -> None:
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="omnisurv")
     told = get_docs_for_click(obj=command, ctx=context, name="omnisurv")
+    told = told.replace("# `omnisurv`\n", "# Commands\n", 1)
     (written / "commands.md").write_text(told)
 
 
