@@ -64,6 +64,9 @@ TrainedFor = Annotated[
         help="survival, segmentation, or a label of the spec, such as subtype.",
     ),
 ]
+Patients = Annotated[
+    str | None, typer.Option(help="Ids with commas between, or a file of ids; all by default.")
+]
 Subsets = Annotated[
     str, typer.Option("--subsets", help="all, each, none, or a list such as rna+dnam,clinical.")
 ]

@@ -13,8 +13,9 @@ from omnisurv.baselines import SURVIVAL_BASELINES
 from omnisurv.data.cohort import Cohort
 from omnisurv.errors import CheckpointError, DataError, InputError
 from omnisurv.evaluation import crossvalidation
+from omnisurv.evaluation.inputs import subsets_of
 from omnisurv.evaluation.scoring import Fold, Predictions, score_survival
-from omnisurv.evaluation.survival import baseline_predictions, model_predictions, subsets_of
+from omnisurv.evaluation.survival import baseline_predictions, model_predictions
 
 BASELINES = {
     "null",

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from omnisurv import arguments, console
-from omnisurv.arguments import Debug, Json, Out, Quiet, Root, Run, Seed, Spec, Subsets, Task
+from omnisurv.arguments import (
+    Debug,
+    Json,
+    Out,
+    Patients,
+    Quiet,
+    Root,
+    Run,
+    Seed,
+    Spec,
+    Subsets,
+    Task,
+)
 from omnisurv.cli.application import app, example
 from omnisurv.errors import InputError
 
@@ -19,9 +31,7 @@ if TYPE_CHECKING:
 @app.command(**example("impute runs/a cohort/cohort.yaml --modalities dnam,rna --out imputed"))
 def impute(
     run: Run, spec: Spec, out: Out,
-    patients: Annotated[
-        str | None, typer.Option(help="Ids with commas between, or a file of ids; all by default.")
-    ] = None,
+    patients: Patients = None,
     modalities: Annotated[
         str | None, typer.Option(help="Names with commas between; all by default.")
     ] = None,
@@ -130,9 +140,7 @@ def _judge_consistency(
 @app.command(**example("segment runs/b cohort/cohort.yaml --labels brats21 --out segmented"))
 def segment(
     run: Run, spec: Spec, out: Out,
-    patients: Annotated[
-        str | None, typer.Option(help="Ids with commas between, or a file of ids; all by default.")
-    ] = None,
+    patients: Patients = None,
     modalities: Annotated[
         str | None, typer.Option(help="Sequences to look at, commas between; all by default.")
     ] = None,

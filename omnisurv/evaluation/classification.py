@@ -10,7 +10,7 @@ import pandas as pd
 from omnisurv.baselines import CLASSIFICATION_BASELINES
 from omnisurv.baselines.classification import Inputs
 from omnisurv.baselines.preparation import CLINICAL
-from omnisurv.evaluation.inputs import Subsets, matrix, subsets_of, tables_of
+from omnisurv.evaluation.inputs import Subsets, matrix, tables_of, views
 from omnisurv.evaluation.scoring import (
     COLUMNS,
     DIFFERENCES,
@@ -108,18 +108,9 @@ def judge(
 def class_predictions(
     model: ClassificationModel, cohort: "Cohort", subsets: Subsets, fold: int = 0
 ) -> Iterator[ClassPredictions]:
-    """Predict from everything each patient has, then from each subset.
-
-    A subset is judged on the patients who have any of it.
-    """
-    title = model.recipe.title
-    yield ClassPredictions(title, model.predict_proba(cohort), "all", fold)
-    names = [n for n in model.modalities if n in cohort.availability.columns]
-    for subset in subsets_of(names, subsets):
-        who = cohort.patients[cohort.availability[list(subset)].any(axis=1)]
-        if len(who):
-            found = model.predict_proba(cohort.subset(who), subset)
-            yield ClassPredictions(title, found, "+".join(subset), fold)
+    """Predict from everything each patient has, then from each subset; see ``views``."""
+    for name, who, subset in views(model, cohort, subsets):
+        yield ClassPredictions(model.recipe.title, model.predict_proba(who, subset), name, fold)
 
 
 def class_baselines(

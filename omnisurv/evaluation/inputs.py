@@ -1,6 +1,6 @@
 """What models and baselines are given: subsets of modalities, and plain tables of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -34,6 +34,22 @@ def subsets_of(names: Sequence[str], subsets: Subsets) -> list[tuple[str, ...]]:
                 f"subset: model and cohort share no modality '{name}'.{did_you_mean(name, names)}"
             )
     return [tuple(subset) for subset in subsets]
+
+
+def views(
+    model: "FittedModel", cohort: "Cohort", subsets: Subsets
+) -> "Iterator[tuple[str, Cohort, tuple[str, ...] | None]]":
+    """Yield each subset's name, whom it is judged on, and its modalities.
+
+    First ``all`` (None): everything each patient has. A subset is judged on the patients who
+    have any of it, and left out if nobody has.
+    """
+    yield "all", cohort, None
+    names = [n for n in model.modalities if n in cohort.availability.columns]
+    for subset in subsets_of(names, subsets):
+        who = cohort.patients[cohort.availability[list(subset)].any(axis=1)]
+        if len(who):
+            yield "+".join(subset), cohort.subset(who), subset
 
 
 def matrix(model: "FittedModel", cohort: "Cohort", names: Sequence[str]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from omnisurv.baselines import (
 from omnisurv.baselines.preparation import CLINICAL, STRATUM
 from omnisurv.baselines.survival import Inputs
 from omnisurv.errors import DataError
-from omnisurv.evaluation.inputs import Subsets, matrix, subsets_of, tables_of
+from omnisurv.evaluation.inputs import Subsets, matrix, tables_of, views
 from omnisurv.evaluation.scoring import (
     Evaluation,
     Fold,
@@ -58,18 +58,9 @@ def evaluate_survival(
 def model_predictions(
     model: SurvivalModel, cohort: "Cohort", subsets: Subsets, fold: int = 0
 ) -> Iterator[Predictions]:
-    """Predict from everything each patient has, then from each subset.
-
-    A subset is judged on the patients who have any of it.
-    """
-    title = model.recipe.title
-    yield Predictions(title, *model.predict_both(cohort), "all", fold)
-    names = [n for n in model.modalities if n in cohort.availability.columns]
-    for subset in subsets_of(names, subsets):
-        who = cohort.patients[cohort.availability[list(subset)].any(axis=1)]
-        if len(who):
-            both = model.predict_both(cohort.subset(who), subset)
-            yield Predictions(title, *both, "+".join(subset), fold)
+    """Predict from everything each patient has, then from each subset; see ``views``."""
+    for name, who, subset in views(model, cohort, subsets):
+        yield Predictions(model.recipe.title, *model.predict_both(who, subset), name, fold)
 
 
 def baseline_predictions(

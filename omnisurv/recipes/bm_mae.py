@@ -18,8 +18,8 @@ Where this differs from the paper or its code, and why:
   paper's formulation, which published weights need.
 - The decoder's dropout hides the values of whole tokens from a head (paper: single pairs of query
   and key), which fused attention can do.
-- The cube lies around the brain or the tumour, as the spec says (``size: 128``), not at the middle
-  of the file, where it cuts off more of the head.
+- The cube lies where the spec says (``size: 128``): around the brain or the tumour, or in the
+  middle of the file, as the paper's, which segmentation asks for (``crop: centre``).
 - Volumes are turned to the same orientation first (code: as they lie in the file). BraTS's own
   differs from it by flips alone, all of which the published weights have seen.
 - Flips, scale and shift are the code's, drawn anew for each patient, in pre-training. When
