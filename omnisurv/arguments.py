@@ -143,6 +143,12 @@ def load_run(run: Path) -> "FittedModel":
     return model
 
 
+def tell_unread(model: "FittedModel", cohort: "Cohort") -> None:
+    """Say on standard error which modalities of the cohort the model does not read."""
+    if sentence := model.unread(cohort):
+        console.complain(sentence)
+
+
 def choose_recipe(
     spec: Path, name: str | None, settings: Sequence[str] | None, seed: int | None
 ) -> "Recipe":

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from omnisurv.data.cohort import Cohort
 
-FORMAT = 2
+FORMAT = 3
 """Version of the run folder; raised when an older one can no longer be read."""
 
 
@@ -107,6 +107,16 @@ class FittedModel:
                 raise DataError(
                     f"the model knows no modality '{name}'.{did_you_mean(name, self.modalities)}"
                 )
+
+    def unread(self, cohort: "Cohort") -> str:
+        """Say which modalities of a cohort the model has not seen and so does not read."""
+        strange = [name for name in cohort.modalities if name not in self.modalities]
+        if not strange:
+            return ""
+        return (
+            f"not read, for the model has not seen them: {', '.join(strange)}; to add them, "
+            "`omnisurv pretrain SPEC --start RUN`"
+        )
 
     def require_unseen(self, cohort: "Cohort") -> None:
         """Raise SeenPatientsError if any stage of the weights saw a patient of the cohort."""

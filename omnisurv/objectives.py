@@ -1,11 +1,14 @@
 """What is minimised in each stage, and on whom it is validated."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from omnisurv.core import Batch
+from omnisurv.core import Batch, MultimodalMAE
+from omnisurv.core.contrast import Projected, info_nce
 from omnisurv.core.masking import all_but, drop_modalities
 from omnisurv.recipe import Recipe
 from omnisurv.shapes import Tensor
@@ -24,6 +27,10 @@ class Reconstruction:
     train: Batch
     held_out: Batch
     recipe: Recipe
+
+    def network(self, mae: MultimodalMAE) -> nn.Module:
+        """Return what is optimised: nothing but the masked autoencoder."""
+        return mae
 
     def step(
         self, network: nn.Module, rows: Tensor, generator: torch.Generator
@@ -45,7 +52,8 @@ class Reconstruction:
         for rows in self.held_out.chunks():
             batch = self.held_out.rows(rows)
             batch = batch.load(self.recipe.draw_kept(batch, generator)).to(device_of(network))
-            for name in batch.layout.lengths:
+            # Who needs every modality completes none.
+            for name in () if self.recipe.complete else batch.layout.lengths:
                 visible, who = all_but(batch.observed, batch.layout, name)
                 if len(who):
                     whole.add(network(batch, visible)[1].get(name), name, len(who))
@@ -69,6 +77,64 @@ class _Mean:
 
     def values(self) -> list[float]:
         return [total / count for total, count in self._sums.values()]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two views of each patient against those of others; validated on all held out together.
+
+    A view is the batch as the recipe changes it and shows a part of it, drawn twice. Views in
+    which nothing is visible are left out.
+    """
+
+    train: Batch
+    held_out: Batch
+    recipe: Any
+    """With a ``temperature``."""
+
+    def network(self, mae: MultimodalMAE) -> nn.Module:
+        """Return what is optimised: the masked autoencoder behind a projection."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.seed)
+            return Projected(mae)
+
+    def step(
+        self, network: nn.Module, rows: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of one step on these patients."""
+        views = self._views(network, self.train.rows(rows), generator)
+        return info_nce(*views, self.recipe.temperature), {}
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> float:
+        """Return the loss of the patients held out, each among all of them."""
+        generator = torch.Generator().manual_seed(0)
+        views = [
+            self._views(network, self.held_out.rows(rows), generator)
+            for rows in self.held_out.chunks()
+        ]
+        first, second = (torch.cat(part) for part in zip(*views, strict=True))
+        return float(info_nce(first, second, self.recipe.temperature))
+
+    def _views(
+        self, network: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        batch = batch.to(device_of(network))
+        views, seen = [], []
+        for _ in range(2):
+            view = self.recipe.augment(batch, generator)
+            visible = self.recipe.draw_visible(view, generator)
+            views.append(network(view, visible))
+            seen.append(visible.any(1))
+        both = seen[0] & seen[1]
+        return views[0][both], views[1][both]
+
+
+PRETRAINING: Mapping[str, type[Reconstruction | Contrast]] = {
+    "reconstruction": Reconstruction,
+    "contrast": Contrast,
+}
+"""What a recipe may name as its ``objective``."""
 
 
 @dataclass(frozen=True)

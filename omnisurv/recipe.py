@@ -38,6 +38,9 @@ class Stage(Settings):
     """Epochs without improvement on the inner validation patients before stopping."""
     every: int = Field(default=1, gt=0)
     """Epochs between validations."""
+    train_last: int | None = Field(default=None, ge=0)
+    """Layers at the end of each encoder, and of the trunk, that fine-tuning a pre-trained model
+    may change; None for all of it."""
 
 
 class Recipe(Settings):
@@ -51,6 +54,12 @@ class Recipe(Settings):
     """Settings that pre-training does not read: where only they differ, one serves for all."""
     tasks: ClassVar[frozenset[str]] = frozenset({"survival"})
     """Tasks that it has a head for."""
+    kinds: ClassVar[frozenset[str] | None] = None
+    """Kinds of modality that it takes; None for all."""
+    complete: ClassVar[bool] = False
+    """Whether only patients who have every modality teach it anything."""
+    objective: ClassVar[str] = "reconstruction"
+    """What pre-training minimises, by its name in ``omnisurv.objectives``."""
     name: str = ""
     preset: str = "paper"
     seed: int = 0

@@ -17,7 +17,7 @@ from omnisurv.core import MultimodalMAE
 from omnisurv.errors import DataError
 from omnisurv.files import writable
 from omnisurv.head import TaskNetwork
-from omnisurv.objectives import Reconstruction, Supervised
+from omnisurv.objectives import PRETRAINING, Supervised
 from omnisurv.optimisation import Loop, optimise
 from omnisurv.recipe import Recipe
 from omnisurv.registry import modalities as kinds
@@ -41,7 +41,7 @@ def pretrain(
     start: FittedModel | None = None,
     watch: Watch | None = None,
 ) -> FittedModel:
-    """Pre-train by masking, on every patient of the cohort who has any modality.
+    """Pre-train on every patient who has any modality, or all where the recipe stacks them.
 
     Tokenisers are fitted on these patients alone. Each member of the ensemble holds out another
     inner fold, for early stopping and for the error bars of imputed values.
@@ -60,7 +60,7 @@ def pretrain(
         DataError: no modality can be tokenised, too few patients, or nothing shared with
             ``start``.
     """
-    cohort = _with_any_modality(cohort)
+    cohort = _usable(cohort, recipe)
     model = _fit_tokenisers(recipe, cohort, start)
     batch = model.batch(cohort)
     histories = []
@@ -69,9 +69,12 @@ def pretrain(
         assert isinstance(network, MultimodalMAE)
         if start is not None:
             adopt(network, start.mae(member % len(start.networks)))
-        objective = Reconstruction(batch.rows(~held_out), batch.rows(held_out), recipe)
-        loop = _loop(recipe, run, "pretrain", member, progress, watch and partial(watch, model))
-        history = optimise(network, objective, int((~held_out).sum()), recipe.pretrain, loop)
+        kind = PRETRAINING[recipe.objective]
+        objective = kind(batch.rows(~held_out), batch.rows(held_out), recipe)
+        seen = watch and partial(_show, watch, model, network)
+        loop = _loop(recipe, run, "pretrain", member, progress, seen)
+        whole = objective.network(network)
+        history = optimise(whole, objective, int((~held_out).sum()), recipe.pretrain, loop)
         model.networks.append(network)
         histories.append(_tag(history, "pretrain", member))
         _collect(model.residuals, calibrate(network, batch.rows(held_out)))
@@ -108,7 +111,7 @@ def finetune(
         DataError: another task, or answers that teach nothing, such as an endpoint without event.
     """
     kind = kind_of(task, cohort)
-    cohort = _with_any_modality(kind.usable(cohort, task))
+    cohort = _usable(kind.usable(cohort, task), source)
     scratch = isinstance(source, Recipe)
     origin = _fit_tokenisers(source, cohort) if isinstance(source, Recipe) else source
     model = kind.begin(origin, cohort, task)
@@ -124,7 +127,7 @@ def finetune(
             network.mae.load_state_dict(origin.mae(member % len(origin.networks)).state_dict())
         if network.head.by_gradient:
             if not scratch:
-                freeze(network.mae, getattr(origin.recipe, "train_last", None))
+                freeze(network.mae, origin.recipe.stage(model.task).train_last)
             seen = watch and partial(watch, model)
             loop = _loop(origin.recipe, run, "finetune", member, progress, seen)
             history = _descend(model, network, data, held_out, loop)
@@ -226,11 +229,33 @@ def _held_out(
     return [torch.from_numpy(cohort.patients.isin(part.patients)) for _, part in parts]
 
 
-def _with_any_modality(cohort: "Cohort") -> "Cohort":
-    kept = cohort.patients[cohort.availability.any(axis=1)]
+def _usable(cohort: "Cohort", source: FittedModel | Recipe) -> "Cohort":
+    """Return the patients who have any modality, or all that a recipe needs complete.
+
+    Raises:
+        DataError: they are too few.
+    """
+    recipe = source if isinstance(source, Recipe) else source.recipe
+    needed = list((cohort if isinstance(source, Recipe) else source).modalities)
+    has = cohort.availability
+    whole = has.reindex(columns=needed, fill_value=False).all(axis=1)
+    kept = cohort.patients[whole if recipe.complete else has.any(axis=1)]
     if len(kept) < 10:
-        raise DataError(f"{len(kept)} training patients have any modality; 10 are needed")
+        what = "any modality; 10 are needed"
+        if recipe.complete:
+            what = (
+                f"all of {', '.join(needed)}, which '{recipe.name}' wants together; 10 are needed: "
+                "leave out what few have, or use bm_mae"
+            )
+        raise DataError(f"{len(kept)} training patients have {what}")
     return cohort.subset(kept)
+
+
+def _show(
+    watch: Watch, model: FittedModel, mae: MultimodalMAE, whole: nn.Module, epoch: int
+) -> None:
+    """Let a watcher of pre-training see the masked autoencoder, whatever is around it."""
+    watch(model, mae, epoch)
 
 
 def _loop(

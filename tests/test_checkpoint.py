@@ -85,7 +85,7 @@ def test_a_run_holds_what_the_design_says(saved):
     for name in ("config.yaml", "model.safetensors", "history.csv", "provenance.json"):
         assert name in files
     config = yaml.safe_load((saved / "config.yaml").read_text())
-    assert config["format"] == 2
+    assert config["format"] == 3
     assert config["recipe"]["pretrain"]["lr"] == 2e-3  # resolved, not only what was said
     told = json.loads((saved / "provenance.json").read_text())
     assert {"versions", "seed", "spec_hash", "data_fingerprint", "seen"} <= set(told)
@@ -137,7 +137,7 @@ def test_another_format(run):
     spoil_config(run, format=99)
     with pytest.raises(CheckpointError) as error:
         om.load(run)
-    assert "written in format 99, this omnisurv reads 2" in one_line(error)
+    assert "written in format 99, this omnisurv reads 3" in one_line(error)
 
 
 def test_weights_of_another_recipe(run):

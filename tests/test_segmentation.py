@@ -135,6 +135,12 @@ def test_a_fifth_sequence_is_named_with_how_to_add_it():
         "it so in the spec, or add it: `omnisurv pretrain SPEC --start RUN`"
     )
     # What was learned without it still serves, and says that it looks at the four alone.
+    assert model().unread(cohort) == (
+        "not read, for the model has not seen them: dwi; to add them, "
+        "`omnisurv pretrain SPEC --start RUN`"
+    )
+    judged = om.evaluate(model(), cohort, subsets="none", allow_seen=True)
+    assert judged.notes[0] == model().unread(cohort)
     found = model().predict(cohort.subset(cohort.patients[:1]))
     four = model().predict(cohort.drop_modalities(["dwi"]).subset(cohort.patients[:1]))
     np.testing.assert_array_equal(found.array(0), four.array(0))

@@ -75,7 +75,7 @@ def test_every_member_holds_out_other_patients():
 
 def test_fine_tuning_starts_from_the_pretrained_weights_and_freezes_the_rest():
     dev, _ = tiny.parts()
-    settings = {"omics": "fusion", "depth": {"table": 2}, "train_last": 1}
+    settings = {"omics": "fusion", "depth": {"table": 2}, "finetune": {"train_last": 1}}
     origin = om.pretrain(tiny.recipe(**settings, pretrain={"epochs": 1}), dev)
     model = om.finetune(origin, dev)
     before, after = (m.mae(0).state_dict() for m in (origin, model))

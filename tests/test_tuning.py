@@ -492,7 +492,7 @@ def test_pretrainings_that_no_trial_can_meet_are_not_kept(dev, tmp_path):
 @pytest.mark.parametrize("name", [name for name, _ in recipes if name == "imputmae"])
 def test_late_settings_leave_pretraining_as_it_is(dev, name):
     other = {
-        "finetune": {"epochs": 7}, "train_last": 1, "intervals": 9, "grid": "equidistant",
+        "finetune": {"epochs": 7, "train_last": 1}, "intervals": 9, "grid": "equidistant",
         "head_dropout": 0.4, "bare_fusion": True, "imagine": False, "omics": "fusion",
         "ridge": 3.0,
     }  # fmt: skip

@@ -33,8 +33,11 @@ class Decoder(nn.Module):
         depth: number of blocks.
         dropout: rate inside the blocks.
         mutual: whether hidden slots read from each other.
+        named: whether a slot carries a learned embedding of its modality.
         swap: positions in MONAI's order of axes.
     """
+
+    modality: Tensor
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Decoder(nn.Module):
         dropout: float = 0.0,
         shares: Mapping[str, str] | None = None,
         mutual: bool = False,
+        named: bool = True,
         swap: bool = False,
     ) -> None:
         super().__init__()
@@ -56,7 +60,11 @@ class Decoder(nn.Module):
         self.mutual = mutual
         self.project = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
-        self.modality = nn.Parameter(torch.empty(len(layout.lengths), dim).normal_(std=0.02))
+        if named:
+            self.modality = nn.Parameter(torch.empty(len(layout.lengths), dim).normal_(std=0.02))
+        else:
+            nothing = torch.zeros(len(layout.lengths), dim)
+            self.register_buffer("modality", nothing, persistent=False)
         place = [
             positions(n, layout.grid(name), dim, swap=swap) for name, n in layout.lengths.items()
         ]

@@ -78,15 +78,22 @@ class Encoder(nn.Module):
 
     def forward(self, batch: Batch, visible: Bool[Tensor, "b n"]) -> Latent:
         """Encode the visible tokens; hidden patches are never read."""
+        tokens, rows, slots = self._embed(batch, visible)
+        packed, usable, columns = pack(tokens, rows, len(batch))
+        placed = torch.zeros(usable.shape, dtype=torch.long, device=usable.device)
+        placed = placed.index_put((rows, columns), slots)
+        return self._run_trunk(packed, usable, placed)
+
+    def _embed(
+        self, batch: Batch, visible: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "m d"], Int[Tensor, " m"], Int[Tensor, " m"]]:
+        """Return the visible tokens that the trunk is given, with their patients and slots."""
         parts = [
             self._encode_modality(index, name, batch, visible)
             for index, name in enumerate(self.layout.lengths)
         ]
         tokens, rows, slots = (torch.cat(part) for part in zip(*parts, strict=True))
-        packed, usable, columns = pack(tokens, rows, len(batch))
-        placed = torch.zeros(usable.shape, dtype=torch.long, device=usable.device)
-        placed = placed.index_put((rows, columns), slots)
-        return self._run_trunk(packed, usable, placed)
+        return tokens, rows, slots
 
     def _encode_modality(
         self, index: int, name: str, batch: Batch, visible: Tensor

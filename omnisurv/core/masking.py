@@ -4,6 +4,7 @@ Every sampler takes ``observed`` and returns ``visible ⊆ observed`` (True = us
 all slots of all modalities, and takes its randomness from one ``torch.Generator``.
 """
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -59,6 +60,44 @@ def dirichlet(
     for index, where in enumerate(layout.slices.values()):
         visible[:, where] = keep_random(observed[:, where], keep[:, index], generator)
     return visible
+
+
+def everywhere(flags: Bool[Tensor, "b n"], layout: Layout) -> Bool[Tensor, "b l"]:
+    """Return for each place of a grid that all modalities share whether all have the flag."""
+    return flags.unflatten(1, (len(layout.lengths), -1)).all(1)
+
+
+def alike(
+    observed: Bool[Tensor, "b n"], layout: Layout, ratio: float, generator: torch.Generator
+) -> Bool[Tensor, "b n"]:
+    """Hide the same places of all modalities: ``ratio`` of those where all are observed.
+
+    What is hidden of one sequence could else be read off the others; this is MAE's mask on
+    sequences stacked as channels.
+    """
+    whole = everywhere(observed, layout)
+    keep = torch.round(whole.sum(1) * (1.0 - ratio)).long()
+    return keep_random(whole, keep, generator).repeat(1, len(layout.lengths))
+
+
+def crop(
+    observed: Bool[Tensor, "b n"], layout: Layout, least: float, generator: torch.Generator
+) -> Bool[Tensor, "b n"]:
+    """Show one random box of each patient's grid, the same of all modalities.
+
+    Each side is drawn between ``least`` and all of the grid's, then where it lies.
+    """
+    grid = layout.grid(next(iter(layout.lengths)))
+    box = torch.ones(len(observed), *grid, dtype=torch.bool)
+    for axis, side in enumerate(grid):
+        smallest = max(1, math.ceil(least * side))
+        size = torch.randint(smallest, side + 1, (len(observed), 1), generator=generator)
+        start = torch.rand(len(observed), 1, generator=generator) * (side - size + 1)
+        beyond = torch.arange(side) - start.long()
+        inside = (beyond >= 0) & (beyond < size)
+        box &= inside.reshape(-1, *[side if other == axis else 1 for other in range(len(grid))])
+    seen = everywhere(observed, layout) & box.flatten(1).to(observed.device)
+    return seen.repeat(1, len(layout.lengths))
 
 
 def drop_modalities(

@@ -57,7 +57,8 @@ def evaluate(
         result = evaluate_segmentation(model, cohort, subsets=subsets)
     else:
         result = evaluate_imputation(model, cohort, train=train)
-    result.notes[:0] = descriptions(result.table)
+    unread = model.unread(cohort)
+    result.notes[:0] = [*([unread] if unread else []), *descriptions(result.table)]
     if allow_seen:
         result.notes.append("patients seen in training were allowed (--allow-seen)")
     return result

@@ -80,8 +80,8 @@ class BmMae(Recipe):
     )
     tokenise: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mri": {"center": False}}
     late: ClassVar[frozenset[str]] = frozenset(
-        {"finetune", "train_last", "drop_rate", "intervals", "grid", "head_dropout"}
-        | {"ridge", "segmentation", "features"}
+        {"finetune", "drop_rate", "intervals", "grid", "head_dropout", "ridge"}
+        | {"classification", "segmentation", "features"}
     )
     tasks: ClassVar[frozenset[str]] = frozenset({"survival", "classification", "segmentation"})
 
@@ -111,8 +111,6 @@ class BmMae(Recipe):
     """How segmentation is fine-tuned; ``finetune`` is for survival."""
     features: int = Field(default=16, gt=0)
     """Channels of the segmentation head at full resolution."""
-    train_last: int | None = Field(default=None, ge=0)
-    """Layers at the end of the encoder that fine-tuning may change; None for all of it."""
     drop_rate: float = Field(default=0.5, ge=0, lt=1)
     """Chance that a sequence is hidden in a step of fine-tuning; 0.5 shows every subset alike."""
     intervals: int = Field(default=10, gt=1)
@@ -138,7 +136,8 @@ class BmMae(Recipe):
             "finetune": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2},
             "classification": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2},
             "features": 8,
-            "segmentation": {"epochs": 12, "batch": 2, "lr": 5e-3, "warmup": 1},
+            # The head wants a rate at which a few hundred steps undo what the encoder knows.
+            "segmentation": {"epochs": 12, "batch": 2, "lr": 5e-3, "warmup": 1, "train_last": 0},
         }
     }
 

@@ -24,7 +24,7 @@ Where this differs from the paper or its code, and why:
 - MRI is the post-contrast T1 in the code and "T1" in the paper; here any sequences the spec
   names, each a modality of its own.
 - The last layer of every encoder is fine-tuned, the slide's and the volume's too (the paper
-  freezes the slide's, the code the volume's); ``train_last`` says how many.
+  freezes the slide's, the code the volume's); ``finetune.train_last`` says how many.
 - Age and the treatment flags enter as the completed table of the linear path, standardised where
   continuous and imputed where missing; the code standardises the flags too and fills zeros.
 - The linear path on the completed clinical table and its gated corrections (preset ``small``)
@@ -72,8 +72,8 @@ class Imputmae(Recipe):
     tasks: ClassVar[frozenset[str]] = frozenset({"survival", "classification"})
 
     late: ClassVar[frozenset[str]] = frozenset(
-        {"finetune", "train_last", "intervals", "grid", "head_dropout", "bare_fusion", "imagine"}
-        | {"omics", "ridge"}
+        {"finetune", "intervals", "grid", "head_dropout", "bare_fusion", "imagine", "omics"}
+        | {"ridge"}
     )
 
     dim: int = 256
@@ -99,9 +99,9 @@ class Imputmae(Recipe):
     hole_rate: float = Field(default=0.0, ge=0, lt=1)
     """Share of single values hidden inside visible patches in pre-training (the paper: none)."""
     pretrain: Stage = Stage(epochs=800, batch=24, lr=1e-3, weight_decay=1e-2, min_lr=5e-6)
-    finetune: Stage = Stage(epochs=20, batch=24, lr=1e-4, weight_decay=1e-2, min_lr=5e-6)
-    train_last: int = Field(default=1, ge=0)
-    """Layers at the end of each encoder that fine-tuning may change."""
+    finetune: Stage = Stage(
+        epochs=20, batch=24, lr=1e-4, weight_decay=1e-2, min_lr=5e-6, train_last=1
+    )
     intervals: int = Field(default=20, gt=1)
     grid: Scheme = "equidistant"
     head_dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -137,7 +137,7 @@ class Imputmae(Recipe):
                 "warmup": 5,
                 "every": 5,
             },
-            "train_last": 0,
+            "finetune": {"train_last": 0},
             "grid": "quantiles",
             "omics": "corrections",
         }

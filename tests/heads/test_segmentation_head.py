@@ -156,7 +156,8 @@ def test_other_recipes_say_who_can():
     with pytest.raises(DataError) as error:
         om.get_recipe("imputmae:small").head("segmentation", 3, net.mae, [], 1)
     assert str(error.value) == (
-        "recipe 'imputmae' has no head for segmentation; use one that has: bm_mae"
+        "recipe 'imputmae' has no head for segmentation; use one that has: bm_mae, "
+        "simclr, stacked_mae"
     )
 
 
