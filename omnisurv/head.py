@@ -114,13 +114,15 @@ class TaskNetwork(nn.Module):
     ) -> Float[Tensor, "b _"]:
         patches = batch.patches[name]
         seen = visible[:, batch.layout.slices[name], None] & patches.isfinite()
-        patches = patches.where(seen, torch.nan)
         if not batch.layout.is_picture(name):
-            return patches.flatten(1)
+            return patches.where(seen, torch.nan).flatten(1)
         # Not its tokens: the encoder knows the pictures it was trained on too well.
-        mean = patches.nanmean(1)
-        spread = (patches - mean[:, None]).square().nanmean(1).sqrt()
-        return torch.cat([mean, spread], dim=1)
+        own = seen.flatten(1).any(1)
+        there = patches[own].where(seen[own], torch.nan)
+        mean = there.nanmean(1)
+        spread = (there - mean[:, None]).square().nanmean(1).sqrt()
+        found = patches.new_full((len(patches), 2 * patches.shape[2]), torch.nan)
+        return found.index_put((own.nonzero()[:, 0],), torch.cat([mean, spread], dim=1))
 
     def _imagine(self, latent: Latent, batch: Batch, visible: Bool[Tensor, "b n"]) -> Imagined:
         """Decode the tokens of modalities that are missing whole; of a slide, one tile."""

@@ -35,6 +35,19 @@ PACKAGES = ("omnisurv", "torch", "numpy", "pandas", "anndata", "scikit-survival"
 
 
 @dataclass(frozen=True, eq=False)
+class Fold:
+    """Sections behind a line that opens them.
+
+    Attributes:
+        summary: the line.
+        sections: what it opens, in order; they have no folds of their own.
+    """
+
+    summary: str
+    sections: "Sequence[Section]"
+
+
+@dataclass(frozen=True, eq=False)
 class Section:
     """A part of the page.
 
@@ -47,6 +60,7 @@ class Section:
         caption: below the figure and the table.
         stack: pictures with a slider.
         code: lines to copy, such as commands.
+        folds: below all that, closed but in print.
     """
 
     title: str
@@ -57,6 +71,7 @@ class Section:
     caption: str = ""
     stack: Stack | None = None
     code: str = ""
+    folds: Sequence[Fold] = ()
 
 
 def write_report(
@@ -129,12 +144,12 @@ def _template(name: str) -> str:
     return (files("omnisurv") / "template" / name).read_text(encoding="utf-8")
 
 
-def _anchors(sections: Sequence[Section]) -> list[str]:
+def _anchors(sections: Sequence[Section], start: str = "s") -> list[str]:
     """Return a distinct anchor for each section, made of its title."""
     names: list[str] = []
     for number, section in enumerate(sections, start=1):
         slug = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
-        names.append(f"s{number}-{slug}" if slug else f"s{number}")
+        names.append(f"{start}{number}-{slug}" if slug else f"{start}{number}")
     return names
 
 
@@ -146,8 +161,9 @@ def _contents(sections: Sequence[Section], names: Sequence[str]) -> str:
     return "\n".join([*items, '<li><a href="#limits">Limits</a></li>'])
 
 
-def _render(section: Section, name: str) -> str:
-    parts = [f'<h2 id="{name}-title">{html.escape(section.title)}</h2>', _paragraphs(section.text)]
+def _render(section: Section, name: str, heading: str = "h2") -> str:
+    title = f'<{heading} id="{name}-title">{html.escape(section.title)}</{heading}>'
+    parts = [title, _paragraphs(section.text)]
     if section.figure is not None:
         alt = html.escape(section.alt or section.title)
         image = f'<img src="{_embed(section.figure)}" alt="{alt}">'
@@ -160,8 +176,17 @@ def _render(section: Section, name: str) -> str:
     if section.code:
         parts.append(f"<pre><code>{html.escape(section.code)}</code></pre>")
     parts.append(_paragraphs(section.caption, "caption"))
+    number = name.split("-")[0]
+    parts += [_fold(fold, f"{number}f{at}") for at, fold in enumerate(section.folds, start=1)]
     body = "\n".join(part for part in parts if part)
     return f'<section id="{name}" aria-labelledby="{name}-title">\n{body}\n</section>'
+
+
+def _fold(fold: Fold, name: str) -> str:
+    names = _anchors(fold.sections, f"{name}s")
+    inside = (_render(*pair, "h3") for pair in zip(fold.sections, names, strict=True))
+    summary = html.escape(fold.summary)
+    return "\n".join([f'<details id="{name}"><summary>{summary}</summary>', *inside, "</details>"])
 
 
 def _paragraphs(text: str, kind: str = "") -> str:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 
 import anndata
 import numpy as np
@@ -12,11 +13,16 @@ import pytest
 import yaml
 
 from omnisurv.cli import app, run_command
+from omnisurv.demo import run_demo
+from omnisurv.evaluation.imputation import evaluate_imputation
+from omnisurv.evaluation.scoring import score_survival
+from omnisurv.recipe import get_recipe
+from omnisurv.simulation import simulate, write
 from tests.commands import QUICK, runner, write_cohort
 
 COMMANDS = (
     "demo", "simulate", "inspect", "preprocess", "pretrain", "import", "finetune", "impute",
-    "evaluate", "crossvalidate", "tune", "patient", "report", "segment", "list",
+    "evaluate", "explain", "crossvalidate", "tune", "patient", "report", "segment", "list",
 )  # fmt: skip
 
 
@@ -60,14 +66,14 @@ def test_help_is_light():
 
 
 def test_simulate_then_inspect(command, tmp_path):
-    assert command("simulate", tmp_path / "c", "--patients", 40, "--seed", 1).code == 0
+    assert command("simulate", tmp_path / "c", "--patients", 24, "--seed", 1).code == 0
     file = tmp_path / "look.json"
     answer = command("inspect", tmp_path / "c" / "cohort.yaml", "--json", file, "--out", tmp_path)
     assert answer.code == 0
     assert re.search(r"sample type 02 \(recurrent tumour\)", answer.out)
     assert "median_follow_up_years" in answer.out
     found = json.loads(file.read_text())
-    assert found["patients"] == 40
+    assert found["patients"] == 24
     assert {part["part"] for part in found["parts"]} >= {"development", "test", "fold 5"}
     assert set(pd.read_csv(tmp_path / "audit.csv")["status"]) == {"kept", "dropped", "warning"}
 
@@ -168,10 +174,7 @@ def test_evaluate_imputation(command, folder, tmp_path):
 
 
 def test_another_cohort_is_evaluated_whole(command, folder, tmp_path):
-    code = run_command(
-        ["simulate", str(tmp_path / "other"), "--patients", "50", "--seed", "77", "--quiet"]
-    )
-    assert code == 0
+    write(simulate(50, seed=77, genes=40, cpgs=30, proteins=12), tmp_path / "other")
     for table in ("clinical.tsv", "cnv_arm.tsv"):  # other patients, not only other values
         file = tmp_path / "other" / table
         file.write_text(re.sub(r"TCGA-(..)-S", r"TCGA-\1-Q", file.read_text()))
@@ -245,8 +248,14 @@ def test_our_fault_is_a_short_message(command, monkeypatch):
     assert "Traceback" in command("inspect", "x.yaml", "--debug").err
 
 
-@pytest.mark.slow
-def test_demo(command, tmp_path):
+@pytest.mark.slow(seconds=110)
+def test_demo(command, tmp_path, monkeypatch):
+    """With fewer patients and one network, trained for half as long."""
+    smaller = partial(get_recipe, members=1, pretrain={"epochs": 30})
+    monkeypatch.setattr("omnisurv.recipe.get_recipe", smaller)
+    monkeypatch.setitem(run_demo.__kwdefaults__, "patients", 160)
+    monkeypatch.setitem(score_survival.__kwdefaults__, "draws", 100)
+    monkeypatch.setitem(evaluate_imputation.__kwdefaults__, "draws", 10)
     answer = command("demo", "--out", tmp_path / "demo", "--json", tmp_path / "demo.json")
     assert answer.code == 0, answer.err
     for part in ("oracle", "mask-only", "null", "pooled", "LGG", "ridge R²", "report.html"):

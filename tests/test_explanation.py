@@ -300,12 +300,12 @@ def test_attributions_of_slides_are_one_for_each_tile():
 
 
 def test_attributions_of_summarised_tiles_have_their_names():
-    from omnisurv.explanation.attribution import _placed
+    from omnisurv.explanation.attribution import placed
     from omnisurv.modalities.wsi_features import PrototypeTokeniser
 
     tokeniser = PrototypeTokeniser(np.zeros((2, 3)), np.zeros((2, 4)), np.ones((2, 4)))
     values = np.arange(24.0).reshape(3, 2, 4)
-    found = _placed(tokeniser, values, pd.Index(["a", "b", "c"]))
+    found = placed(tokeniser, values, pd.Index(["a", "b", "c"]))
     assert found.loc["b", "prototype_00:feature_0002"] == values[1, 0, 2]
     assert found.loc["c", "prototype_01:share"] == values[2, 1, 3]
 

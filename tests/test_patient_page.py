@@ -19,6 +19,7 @@ from omnisurv.data.store import Entry
 from omnisurv.errors import DataError
 from omnisurv.pages import hidden as hiddenpage
 from omnisurv.pages import patient as patientpage
+from omnisurv.pages import patients as patientspage
 from omnisurv.plots.pictures import RANGE
 from omnisurv.plots.style import VERMILION
 from tests.commands import runner, write_cohort
@@ -463,6 +464,40 @@ def test_the_example_has_some_sequences_and_lacks_others(parts):
     chosen = patientpage.example_patient(slides)
     assert slides.availability.loc[chosen, "wsi"]
     assert not slides.availability.loc[chosen].all()
+
+
+def test_a_report_shows_patients_who_differ(model, parts):
+    test = parts[1]
+    chosen = patientspage.differing_patients(model, test)
+    assert chosen == patientspage.differing_patients(model, test)
+    assert len(set(chosen)) == 3
+    assert patientpage.example_patient(test) in chosen
+    rank = model.predict(test).rank()[chosen]
+    third = len(test) / 3
+    assert [int((r - 1) // third) for r in rank] == [0, 1, 2]
+    some = test.subset(test.patients[:2])
+    assert sorted(patientspage.differing_patients(model, some)) == sorted(some.patients)
+
+
+def test_a_report_folds_each_patient_behind_what_distinguishes_it(model, parts, monkeypatch):
+    test = parts[1]
+    chosen = patientspage.differing_patients(model, test)[::2]
+
+    def refuse(model, cohort, patient):
+        if patient == chosen[0]:
+            raise DataError("nothing to say")
+        return [patientspage.Section(f"A patient: {patient}")]
+
+    monkeypatch.setattr(patientspage, "patient_sections", refuse)
+    section = patientspage.patients_section(model, test, chosen)
+    lines = [fold.summary for fold in section.folds]
+    for name, line, level in zip(chosen, lines, ("low", "high"), strict=True):
+        rank = int(model.predict(test).rank()[name])
+        assert line.startswith(f"{name}: {level} predicted risk (rank {rank} of {len(test)}), ")
+        lacks = test.availability.columns[~test.availability.loc[name]]
+        assert line.endswith(f"lacks {', '.join(lacks)}" if len(lacks) else "all 5 modalities")
+    assert section.folds[0].sections[0].text == "Left out: nothing to say."
+    assert section.folds[1].sections[0].title == f"A patient: {chosen[1]}"
 
 
 def test_the_page_is_written(model, parts, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from omnisurv.report import LIMITS, Section, installed_versions, write_report
+from omnisurv.report import LIMITS, Fold, Section, installed_versions, write_report
 from omnisurv.slider import Picture, Stack
 
 EVIL = '<script>alert("x")</script> & $title'
@@ -198,3 +198,21 @@ def test_a_stack_shows_its_start_and_hides_the_slider_without_a_script(tmp_path)
 def test_code_is_shown_as_it_is(tmp_path):
     path = write_report(tmp_path / "r.html", title="t", sections=[Section("How", code="a <b>\nc")])
     assert "<pre><code>a &lt;b&gt;\nc</code></pre>" in path.read_text(encoding="utf-8")
+
+
+def test_folds_are_closed_and_have_headings_and_anchors_of_their_own(tmp_path, figure):
+    stack = Stack("Slice", ["1 of 1"], [Picture("t1", [b"x"], (1, 1))])
+    inside = [Section("Scores", EVIL, figure=figure), Section("MRI", stack=stack)]
+    folds = [Fold(EVIL, inside), Fold("P2", [inside[0]])]
+    found = page(tmp_path, Section("Patients", "All of them.", folds=folds), Section("Scores"))
+    assert not found.open
+    assert found.named("details") == [{"id": "s1f1"}, {"id": "s1f2"}]  # none is open
+    assert [tag for tag, _ in found.tags if tag == "summary"] == ["summary"] * 2
+    assert EVIL in found.words
+    ids = [attributes["id"] for attributes in found.named("section")]
+    assert ids == ["s1-patients", "s1f1s1-scores", "s1f1s2-mri", "s1f2s1-scores", "s2-scores"]
+    titles = [attributes["id"] for attributes in found.named("h3")]
+    assert titles == [f"{name}-title" for name in ids[1:4]]
+    (slider,) = found.named("input")
+    assert slider["id"] == "s1f1s2-mri-slider"
+    assert {"href": "#s1f1s1-scores"} not in found.named("a")  # contents are of the first level

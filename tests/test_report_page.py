@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from omnisurv.report import Section, write_report
+from omnisurv.report import Fold, Section, write_report
 from omnisurv.slider import Picture, Stack
 from tests.browser import CONTRAST, chromium, emulate, visit
 
@@ -46,7 +46,13 @@ def written(folder):
         Section("Scores", "Some *text*.", table=SCORES, figure=figure, caption="Below."),
         Section("One row", table=SCORES.head(1)[["model", "n"]], code="omnisurv report RUN"),
         Section("MRI", stack=stack),
-    ]
+        Section("Patients", "Two of them.", folds=[
+            Fold(f"{name}: high predicted risk", [
+                Section(f"A patient: {name}", "Some text.", table=SCORES, figure=figure),
+                Section("MRI", stack=stack),
+            ]) for name in ("P1", "P2")
+        ]),
+    ]  # fmt: skip
     return write_report(
         folder / "page.html", title="A page", sections=sections, lead="Lead.", command="omnisurv"
     )
@@ -177,17 +183,45 @@ def test_the_tabulator_reaches_headers_tables_and_the_slider(page):
     assert {style for _, _, style in reached} == {"solid"}  # where the focus is can be seen
 
 
+def unfold(page):
+    page.execute_script("for (const e of document.querySelectorAll('details')) e.open = true")
+
+
+def test_a_patient_is_folded_until_a_key_or_a_click_opens_it(page):
+    first, second = page.find_elements("tag name", "summary")
+    inside = page.find_elements("css selector", "details h3")
+    assert [heading.is_displayed() for heading in inside] == [False] * 4
+    page.execute_script("arguments[0].focus()", first)
+    keys(page, "ENTER")
+    assert [heading.is_displayed() for heading in inside] == [True] * 2 + [False] * 2
+    second.click()
+    assert all(heading.is_displayed() for heading in inside)
+    slider = page.find_elements("css selector", "details input[type=range]")[1]
+    page.execute_script("arguments[0].focus()", slider)
+    keys(page, "ARROW_RIGHT")
+    said = [output.text for output in page.find_elements("tag name", "output")]
+    assert said == ["2 of 3", "2 of 3", "3 of 3"]  # each patient's slider is its own
+    keys(page, "HOME")
+    page.execute_script("arguments[0].focus()", first)
+    keys(page, "SPACE")
+    assert not inside[0].is_displayed()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(page, scheme):
     emulate(page, scheme)
+    folded = len(page.execute_script(CONTRAST))
+    unfold(page)
     found = page.execute_script(CONTRAST)
-    assert len(found) > 80
+    assert len(found) > folded + 160 > 240
     assert found[0][0] >= 4.5, found[:5]
     ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 25, 27)"}[scheme]
 
 
 def test_names_roles_and_order(page):
+    assert page.find_elements("css selector", "details[open]") == []
+    unfold(page)
     told = page.execute_script("""
       const all = (what) => [...document.querySelectorAll(what)];
       const ids = all('[id]').map((e) => e.id);
@@ -203,9 +237,9 @@ def test_names_roles_and_order(page):
         scopes: all('th').every((e) => ['row', 'col'].includes(e.scope)),
         links: all('a').every((e) => ids.includes(e.hash.slice(1))),
         twice: ids.length - new Set(ids).size,
-        small: all('button, a, input').filter((e) => e.className !== 'skip'
+        small: all('button, a, input, summary').filter((e) => e.className !== 'skip'
           && e.getBoundingClientRect().height < 24).length,
-        static: all('section:nth-of-type(2) button').length,
+        static: all('main > section:nth-of-type(2) button').length,
       };
     """)
     levels = told.pop("levels")
@@ -228,6 +262,11 @@ def test_on_a_phone_wide_things_scroll_in_their_own_box(page):
         .map((e) => [e.scrollWidth > e.clientWidth, e.tabIndex]);
     """)
     assert wide[:2] == [[True, 0], [True, 0]]  # figure and table, both reached by keyboard
+    page.find_element("tag name", "summary").click()
+    assert page.execute_script("return document.documentElement.scrollWidth") == 390
+    opened = page.find_element("css selector", "details figure.wide")
+    page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    assert opened.get_attribute("tabindex") == "0"
     emulate(page)
     page.execute_script("dispatchEvent(new Event('resize'))")
     figure = page.find_element("css selector", "figure.wide")
@@ -245,3 +284,7 @@ def test_in_print_all_is_open_black_on_white_and_without_controls(page):
     """)
     assert told[:4] == ["none", "none", "rgb(255, 255, 255)", "rgb(0, 0, 0)"]
     assert told[4:] == ["visible", 0, "none"]
+    visible = "return document.querySelector('details h3').checkVisibility()"
+    assert page.execute_script(visible)
+    emulate(page)
+    assert not page.execute_script(visible)

@@ -58,12 +58,17 @@ def titles(page):
 
 def test_every_part_is_there_in_order(page, folder):
     found = titles(page)
-    assert [title for title in found if not title.startswith("a-patient")] == [
+    one = ["predicted-survival", "measured-and-imputed-when-hidden", "clinical-and-other-values"]
+    patients = [at for at, title in enumerate(found) if title.startswith("a-patient")]
+    assert len(patients) == 3
+    for at in patients:
+        assert found[at + 1 : at + 4] == one
+    assert [title for title in found if title not in one and not title.startswith("a-")] == [
         *("cohort-and-gaps", "split-and-endpoint", "modalities-together", "data-audit"),
         *("what-was-trained-on-whom", "settings", "discrimination-and-error"),
         *("any-subset-of-modalities", "survival-by-predicted-risk", "calibration", "over-time"),
         *("decision-curve", "paired-differences-in-harrell-s-c", "modality-value"),
-        *("predicted-survival", "measured-and-imputed-when-hidden", "clinical-and-other-values"),
+        "patients",
         *("training-history", "notes", "how-to-reproduce"),
     ]
     assert "not for clinical use" in page.text
@@ -108,6 +113,21 @@ def test_a_saved_evaluation_is_not_made_again_and_needs_no_data(page, folder, tm
     finally:
         (tmp_path / "moved.yaml").rename(spec)
     assert (run / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_the_patients_asked_for_are_shown(page, folder, tmp_path, capsys):
+    run, call = folder / "fine", runner(capsys)
+    train = runs.origin(run).parts()[0].patients
+    out = tmp_path / "r.html"
+    answer = call("report", run, "--patients", f"{train[1]},{train[0]}", "--out", out)
+    assert answer.code == 0, answer.err
+    found = Page(out.read_text(encoding="utf-8"))
+    shown = [words for words in found.words if "predicted risk (rank" in words]
+    assert [line.split(":")[0] for line in shown] == sorted(train[:2])
+    assert "The model saw this patient in pretrain and finetune" in found.text
+    assert f"--patients {train[1]},{train[0]}" in found.text
+    wrong = call("report", run, "--patients", "nobody", "--out", out)
+    assert "1 patients are not in the cohort: nobody" in wrong.sentence
 
 
 def test_a_run_that_cannot_be_judged_says_so(folder, tmp_path):

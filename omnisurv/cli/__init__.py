@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from omnisurv import __version__, console
-from omnisurv.cli import cohorts, models, results  # noqa: F401  (in the order --help lists them)
+from omnisurv.cli import cohorts, models, results, risks  # noqa: F401  (the order in --help)
 from omnisurv.cli.application import app
 from omnisurv.errors import InputError, OmnisurvError
 

@@ -80,7 +80,7 @@ def attributions(
     values, risk, baseline = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Attributions(
         modality,
-        _placed(survival.tokenisers[modality], values, patients),
+        placed(survival.tokenisers[modality], values, patients),
         pd.Series(risk, patients, name="risk"),
         pd.Series(baseline, patients, name="baseline"),
     )
@@ -120,10 +120,13 @@ def _integrate(
     return found.detach().masked_fill(hole, torch.nan).numpy(), *ends
 
 
-def _placed(
+def placed(
     tokeniser: Any, values: NDArray[Any], patients: pd.Index
 ) -> "pd.DataFrame | NDArray[np.float32]":
-    """Return attributions of patches at the features, voxels or tiles they belong to."""
+    """Return numbers of patches at the features, voxels or tiles they belong to.
+
+    Those of one tile are summed, which is meant for attributions.
+    """
     if isinstance(tokeniser, FeatureTokeniser):
         found = tokeniser.by_feature(values)
         names = [*tokeniser.features, MEDIAN][: found.shape[1]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from omnisurv.core import Batch
 from omnisurv.errors import DataError
-from omnisurv.explanation.risk import require_survival, risk_by_chunks, strata
+from omnisurv.explanation.risk import require_survival, risk_by_chunks, risk_of, strata
 from omnisurv.metrics import average_scores, difference, patient_draws
 from omnisurv.metrics.concordance import harrell_score
 from omnisurv.shapes import Tensor
@@ -131,6 +131,7 @@ def _steps(pattern: int, orders: Sequence[NDArray[Any]]) -> list[Step]:
     return steps
 
 
+@torch.no_grad()
 def _risks_by_subset(
     model: "SurvivalModel",
     batch: Batch,
@@ -138,19 +139,30 @@ def _risks_by_subset(
     bits: NDArray[Any],
     steps: dict[int, list[Step]],
 ) -> dict[int, NDArray[Any]]:
-    """Return the risks (n,) from each subset asked for; NaN of patients who did not ask."""
-    asked: dict[int, list[int]] = {}
-    for pattern, own in steps.items():
-        for subset in {s.subset for s in own} | {s.subset | 1 << s.modality for s in own}:
-            asked.setdefault(subset, []).append(pattern)
-    found = {}
-    for subset, patterns in asked.items():
-        who = torch.from_numpy(np.flatnonzero(np.isin(bits, patterns)))
-        part = batch.rows(who)
-        shown = torch.tensor([subset >> n & 1 == 1 for n in range(len(batch.layout.lengths))])
-        visible = part.observed & shown[batch.layout.modality_of_slot]
-        found[subset] = np.full(len(bits), np.nan)
-        found[subset][who.numpy()] = risk_by_chunks(model, part, visible, stratum[who])
+    """Return the risks (n,) from each subset asked for; NaN of patients who did not ask.
+
+    Pictures are read once, and each patient's subsets go through the networks side by side, those
+    of as many modalities together.
+    """
+    asked = {
+        pattern: {s.subset for s in own} | {s.subset | 1 << s.modality for s in own} or {0}
+        for pattern, own in steps.items()
+    }
+    found = {subset: np.full(len(bits), np.nan) for subset in set().union(*asked.values())}
+    bit = 1 << torch.arange(len(batch.layout.lengths))
+    for rows in batch.chunks():
+        own = batch.rows(rows).load()
+        pairs = [(at, s) for at, row in enumerate(rows.tolist()) for s in asked[int(bits[row])]]
+        pairs.sort(key=lambda pair: pair[1].bit_count())
+        for part in torch.tensor(pairs).split(next(batch.chunks()).numel()):
+            place, subset = part.T
+            shown = (subset[:, None] & bit) > 0
+            visible = own.observed[place] & shown[:, batch.layout.modality_of_slot]
+            seen = own.rows(place).load(visible)
+            risk = risk_of(model, seen, visible, stratum[rows[place]])
+            told = (subset.tolist(), rows[place].tolist(), risk.tolist())
+            for number, row, value in zip(*told, strict=True):
+                found[number][row] = value
     return found
 
 
@@ -161,7 +173,8 @@ def _permutation(model: "SurvivalModel", cohort: "Cohort", seed: int) -> pd.Data
         raise DataError("permutation needs patients with an event; none of these has one")
     batch, stratum = model.batch(known), strata(model, known)
     generator = np.random.default_rng(seed)
-    whole = harrell_score(time, event, risk_by_chunks(model, batch, batch.observed, stratum))
+    before = risk_by_chunks(model, batch, batch.observed, stratum)
+    whole = harrell_score(time, event, before)
     weights = patient_draws(len(known), DRAWS, seed)
     everyone = np.arange(len(known))
     rows = []
@@ -169,7 +182,8 @@ def _permutation(model: "SurvivalModel", cohort: "Cohort", seed: int) -> pd.Data
         parts = []
         for _ in range(REPEATS if having.sum() > 1 else 0):
             mixed = _mixed(batch, name, np.flatnonzero(having), generator)
-            risk = risk_by_chunks(model, mixed, mixed.observed, stratum)
+            dealt, risk = mixed.rows(torch.from_numpy(having)), before.copy()
+            risk[having] = risk_by_chunks(model, dealt, dealt.observed, stratum[having])
             parts.append((harrell_score(time, event, risk), everyone))
         mean = average_scores(parts, len(known), int(event.sum())) if parts else whole
         d = difference(whole, mean, weights)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from omnisurv import plots, runs
+from omnisurv import runs
 from omnisurv.errors import InputError
 from omnisurv.pages import results
-from omnisurv.pages.patient import example_patient, patient_sections
+from omnisurv.pages.explanation import permutation_section
+from omnisurv.pages.patients import differing_patients, patients_section
 from omnisurv.pages.reproduction import again_section, settings_section
 from omnisurv.report import Section, write_report
 from omnisurv.tasks.survival import SurvivalModel
@@ -48,6 +49,7 @@ def run_page(
     model: "FittedModel",
     data: "runs.Data | None",
     *,
+    shown: "Cohort | None" = None,
     why: str = "",
     command: str = "",
 ) -> Path:
@@ -61,6 +63,7 @@ def run_page(
         run: the run's folder.
         model: of that folder.
         data: the cohort it was trained on, or another; None if it cannot be read.
+        shown: patients of that cohort to show one by one; three who differ by default.
         why: why it cannot.
         command: what made the page.
     """
@@ -75,7 +78,7 @@ def run_page(
         *_or_why("What was trained on whom", lambda: _training(run, model)),
         *_or_why("Results", lambda: _results(model, judged)),
         *_or_why("Modality value", lambda: _modality_value(model, judged)),
-        *_or_why("A patient", lambda: _patient(model, judged, data)),
+        *_or_why("Patients", lambda: _patients(model, judged, data, shown)),
         *results.history_section(model),
         *_or_why("Tuning", lambda: _tuning(run)),
         *results.notes_section([] if judged.result is None else judged.result.notes),
@@ -212,32 +215,20 @@ def _modality_value(model: "FittedModel", judged: Judged) -> Iterable[Section]:
         return
     from omnisurv.explanation import modality_value
 
-    values = modality_value(model, judged.cohort, "permutation").round(9)
-    yield Section(
-        "Modality value",
-        "How much Harrell's C drops when the measurements of one modality are dealt out anew "
-        "among the patients who have it, all else as it was: what the ranking of these patients "
-        "hangs on. Two modalities that say the same share their value.",
-        figure=plots.modality_importance(values),
-        alt="Bars of the drop of Harrell's C by modality with intervals",
-        table=values,
-        caption="n: patients scored; having: whose measurements changed hands.",
-    )
+    yield permutation_section(modality_value(model, judged.cohort, "permutation"))
 
 
-def _patient(model: "FittedModel", judged: Judged, data: "runs.Data | None") -> Iterable[Section]:
-    """Return the sections of a patient who lacks something, among those judged if there are any."""
+def _patients(
+    model: "FittedModel", judged: Judged, data: "runs.Data | None", shown: "Cohort | None"
+) -> Iterable[Section]:
+    """Return the section of patients: those asked for, or some who differ of those judged."""
     cohort = judged.cohort
-    if cohort is None and data is not None:
+    if data is not None and (cohort is None or shown is not None):
         cohort = data.cohort
     if cohort is None or not len(cohort):
         return []
-    patient = example_patient(cohort)
-    if patient is None:
-        there = cohort.availability
-        some = there.any(axis=1) & ~there.all(axis=1)
-        patient = str(some.idxmax())
-    return patient_sections(model, cohort, patient)
+    chosen = list(shown.patients) if shown is not None else differing_patients(model, cohort)
+    return [patients_section(model, cohort, chosen)] if chosen else []
 
 
 def _tuning(run: Path) -> list[Section]:

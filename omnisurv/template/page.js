@@ -67,3 +67,4 @@ const fit = () => {
 };
 addEventListener("load", fit);
 addEventListener("resize", fit);
+document.addEventListener("toggle", fit, true); // what was folded had no width
