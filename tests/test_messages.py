@@ -313,7 +313,7 @@ def test_too_few_patients(command, spec, tmp_path):
     assert len(answer.err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["pretrain"], ["evaluate", "a"], ["fly"], ["list", "planes"],
+@pytest.mark.parametrize("words", [["pretrain"], ["impute", "a"], ["fly"], ["list", "planes"],
                                    ["inspect", "x", "--frob"]])  # fmt: skip
 def test_a_command_line_that_does_not_parse(command, words):
     assert "--help" in command(*words).sentence

@@ -13,14 +13,17 @@ from omnisurv.arguments import (
     Out,
     Patients,
     Quiet,
+    RecipeName,
     Root,
     Run,
     Seed,
+    Set,
     Spec,
     Subsets,
     Task,
 )
 from omnisurv.cli.application import app, example
+from omnisurv.cli.studies import make_study
 from omnisurv.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ def impute(
     arguments.require_level(level)
     model, data = arguments.load_run(run), arguments.read(spec, root, quiet)
     cohort = choose_patients(data.cohort, patients)
+    arguments.tell_unread(model, cohort)
     with console.working("impute", quiet=quiet):
         filled = fill(
             model, cohort, arguments.names_of(modalities), level=level, draws=draws, seed=seed or 0
@@ -67,7 +71,10 @@ def impute(
 
 @app.command(**example("evaluate runs/b cohort/cohort.yaml --subsets all --out results"))
 def evaluate(
-    run: Run, spec: Spec,
+    run: Annotated[Path, typer.Argument(
+        metavar="RUN|SPEC", help="Run folder of pretrain or finetune; of a --study, a data spec.")],
+    spec: Annotated[Path | None, typer.Argument(
+        metavar="[SPEC]", help="Data spec; the run's own by default.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; the run's own by default.")
     ] = None,
@@ -78,9 +85,26 @@ def evaluate(
     allow_seen: Annotated[
         bool, typer.Option("--allow-seen", help="Evaluate patients that the weights saw.")
     ] = False,
+    study: Annotated[Literal["bm-mae"] | None, typer.Option(
+        "--study", help="Make the tables of a paper: train and judge all that it compares.")
+    ] = None,
+    arms: Annotated[str, typer.Option(
+        "--arms", help="Of a study: which of bm_mae, scratch, stacked_mae and simclr to compare.")
+    ] = "bm_mae,scratch",
+    recipe: RecipeName = None, set_: Set = None,
     root: Root = None, json: Json = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Judge a run on patients it has not seen, beside baselines and controls."""
+    """Judge a run on patients it has not seen, beside baselines and controls.
+
+    With --study the tables of a paper are made of a spec instead: everything that it compares is
+    trained on the development part, and judged on the test part.
+    """
+    if study is not None:
+        make_study(run, spec, out, task, arms, arguments.choose_recipe(run, recipe, set_, None),
+                   root, json, quiet)  # fmt: skip
+        return
+    if recipe is not None or set_:
+        raise InputError("--recipe and --set are for a --study; a RUN has its recipe")
     from dataclasses import replace
 
     from omnisurv import evaluation, runs
@@ -90,7 +114,9 @@ def evaluate(
     out = run if out is None else out
     arguments.ready(json, out)
     theirs = None if against is None else evaluation.read_cases(against)
-    model, data = arguments.load_run(run), arguments.read(spec, root, quiet)
+    model = arguments.load_run(run)
+    data = runs.origin(run, root) if spec is None else arguments.read(spec, root, quiet)
+    arguments.tell_unread(model, data.cohort)
     asked = arguments.subsets_of(subsets, data.cohort, model)
     cohort, who = runs.to_evaluate(model, data.cohort)
     if not allow_seen:
@@ -109,7 +135,8 @@ def evaluate(
             told = evaluation.compare_cases(result.cases, theirs, (str(run), str(against)))
             result = replace(result, differences=told)
         result.save(out)
-        command = f"omnisurv evaluate {run} {spec} --subsets {subsets} --out {out}"
+        where = run if spec is None else f"{run} {spec}"
+        command = f"omnisurv evaluate {where} --subsets {subsets} --out {out}"
         more = example_sections(model, cohort)
         page = evaluation_page(out, result, model, cohort, command, more)
     console.show_scores(result.table)
@@ -156,6 +183,7 @@ def segment(
     arguments.ready(json, out)
     model = require_trained(arguments.load_run(run), run)
     cohort = choose_patients(arguments.read(spec, root, quiet).cohort, patients)
+    arguments.tell_unread(model, cohort)
     with console.working("segment", quiet=quiet):
         told = write_label_maps(model, cohort, out, arguments.names_of(modalities), edition=labels)
     cubes = [patient for patient, one in told["patients"].items() if not one["whole"]]
@@ -200,9 +228,11 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="Page to write; RUN/report.html by default.")
     ] = None,
+    patients: Annotated[str | None, typer.Option(
+        help="Ids with commas between, or a file of ids; three who differ by default.")] = None,
     root: Root = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Write one page of a run: cohort, training, results, a patient, how to make it again.
+    """Write one page of a run: cohort, training, results, patients, how to make it again.
 
     A run that was not judged yet is judged on patients it has not seen.
     """
@@ -216,14 +246,19 @@ def report(
     try:
         data = arguments.read(spec, root, quiet) if spec is not None else runs.origin(run, root)
     except InputError as error:
-        if spec is not None:
+        if spec is not None or patients is not None:
             raise
         data, why = None, f"{error}."
     words = ["omnisurv report", run, *([spec] if spec is not None else []), f"--out {out}"]
+    words += [f"--patients {patients}"] if patients is not None else []
+    shown = None
+    if data is not None and patients is not None:
+        shown = runs.choose_patients(data.cohort, patients)
     with console.working("report", quiet=quiet):
         page = run_page(
-            out, run, model, data, why=why, command=" ".join(str(word) for word in words)
-        )
+            out, run, model, data, shown=shown, why=why,
+            command=" ".join(str(word) for word in words),
+        )  # fmt: skip
     if data is None:
         console.complain(f"the cohort is left out: {why}")
     console.say(f"Report: {page}")

@@ -86,7 +86,7 @@ def evaluate_segmentation(
     cases = every[every["model"] == title].drop(columns="model").reset_index(drop=True)
     table = pd.concat(
         [
-            _table(name, every[every["model"] == name], cohort, draws, subsets == "all")
+            score_cases(name, every[every["model"] == name], cohort, draws, subsets == "all")
             for name in (title, "null")
         ],
         ignore_index=True,
@@ -223,10 +223,18 @@ def _with_means(cases: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([cases, mean.reset_index().assign(region=MEAN)], ignore_index=True)
 
 
-def _table(
-    name: str, cases: pd.DataFrame, cohort: "Cohort", draws: int, averaged: bool
+def score_cases(
+    name: str, cases: pd.DataFrame, cohort: "Cohort", draws: int = 1000, averaged: bool = False
 ) -> pd.DataFrame:
-    """Return a row for each subset, group and metric, with intervals over patients."""
+    """Return a row for each subset, group and metric, with intervals over patients.
+
+    Args:
+        name: of the model.
+        cases: with the columns ``CASES``.
+        cohort: the patients, and their strata.
+        draws: of the bootstrap.
+        averaged: whether to add the mean over subsets.
+    """
     if averaged and (cases["subset"] != "all").any():
         mean = cases.groupby(["patient", "region"], sort=False)[list(METRICS)].mean()
         cases = pd.concat([cases, mean.reset_index().assign(subset=MEAN)], ignore_index=True)

@@ -4,6 +4,7 @@ Every function takes plain tables or pictures and returns a matplotlib ``Figure`
 no window; save it ``with style():``.
 """
 
+from omnisurv.plots.arms import arms
 from omnisurv.plots.calibration import calibration
 from omnisurv.plots.classification import class_curves
 from omnisurv.plots.combinations import availability
@@ -25,6 +26,7 @@ from omnisurv.plots.values import imputation_scatter
 
 __all__ = [
     "Volume",
+    "arms",
     "availability",
     "axial_steps",
     "beeswarm",

@@ -1,0 +1,347 @@
+"""The tables of the BM-MAE paper: what pre-training adds, for every subset of sequences."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pandas as pd
+
+from omnisurv.checkpoint import load
+from omnisurv.errors import CheckpointError, DataError, did_you_mean
+from omnisurv.evaluation import Evaluation, compare_cases, consistency, consistency_by_size
+from omnisurv.evaluation.classification import (
+    ClassPredictions,
+    class_predictions,
+    probabilities,
+    score_classes,
+)
+from omnisurv.evaluation.inputs import subsets_of
+from omnisurv.evaluation.scoring import DIFFERENCES, Fold, Predictions, score_survival
+from omnisurv.evaluation.segmentation import MEAN, evaluate_segmentation, score_cases
+from omnisurv.evaluation.survival import model_predictions, risks
+from omnisurv.files import atomic, writable
+from omnisurv.recipe import Recipe, get_recipe
+from omnisurv.task import TaskModel
+from omnisurv.tasks.classification import ClassificationModel, label_values
+from omnisurv.tasks.segmentation import SegmentationModel, sequences_of
+from omnisurv.training import finetune, pretrain
+
+if TYPE_CHECKING:
+    from omnisurv.checkpoint import FittedModel
+    from omnisurv.data.cohort import Cohort
+
+OURS = "bm_mae"
+ARMS = (OURS, "scratch", "stacked_mae", "simclr")
+"""What is compared. The last two take a fixed input, so that each subset has its own networks."""
+ALL = "all"
+"""What evaluations call everything there is, which for the judged is one subset more."""
+MAIN = {"segmentation": "dice_mean", "survival": "c_harrell"}
+"""What a table of a task is read for; of labels it is ``auc``."""
+LEAST = 10
+"""Patients with all sequences who are to be judged."""
+
+P = TypeVar("P", Predictions, ClassPredictions)
+Subset = tuple[str, ...]
+Progress = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found.
+
+    Attributes:
+        results: by task, with a row for each arm, subset and metric; the model is the arm.
+        consistency: cosines of subsets, of the pre-trained encoder; see ``om.consistency``.
+        judged: patients that were judged.
+        trained: patients that were trained on.
+    """
+
+    results: dict[str, Evaluation]
+    consistency: pd.DataFrame | None = None
+    judged: int = 0
+    trained: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write each task's ``metrics.csv`` and the like, and the tables as the paper has them."""
+        folder = writable(Path(folder))
+        for task, result in self.results.items():
+            result.save(folder / task)
+            with atomic(folder / f"{task}.csv") as path:
+                self.table(task).to_csv(path)
+        if self.consistency is not None:
+            tables = {
+                "consistency": self.consistency,
+                "consistency_by_size": consistency_by_size(self.consistency),
+            }
+            for name, table in tables.items():
+                with atomic(folder / f"{name}.csv") as path:
+                    table.to_csv(path)
+        return folder
+
+    def to_json(self) -> str:
+        """Return rows and differences of all tasks as JSON; NaN is null."""
+        return json.dumps({t: json.loads(r.to_json()) for t, r in self.results.items()}, indent=1)
+
+    def table(self, task: str) -> pd.DataFrame:
+        """Return subsets × (metric, arm), as the paper's tables are laid out."""
+        found = self.results[task].table
+        rows = found[(found["group"] == "all") & found["metric"].isin(metrics_of(task))]
+        wide = rows.pivot_table(
+            index="subset", columns=["metric", "model"], values="value", sort=False
+        )
+        return wide[list(metrics_of(task))]
+
+    def wins(self, task: str, against: str = "scratch") -> tuple[int, int]:
+        """Return on how many subsets ours is ahead of another arm, and of how many."""
+        main = MAIN.get(task, "auc")
+        scores = self.table(task)[main].drop(index=MEAN, errors="ignore")
+        return int((scores[OURS] > scores[against]).sum()), len(scores)
+
+
+def metrics_of(task: str) -> tuple[str, ...]:
+    """Return the columns of a task's table: those of the paper, and HD95."""
+    if task == "segmentation":
+        return ("dice_ET", "dice_TC", "dice_WT", "dice_mean", "hd95_mean")
+    return ("c_harrell", "ibs") if task == "survival" else ("auc", "average_precision")
+
+
+def study_bm_mae(
+    recipe: Recipe,
+    cohort: "Cohort",
+    *,
+    out: str | Path,
+    tasks: Sequence[str] | None = None,
+    arms: Sequence[str] = (OURS, "scratch"),
+    progress: Progress | None = None,
+) -> Study:
+    """Compare BM-MAE with training from scratch and with pre-training on stacked sequences.
+
+    All arms are trained on the development part of the cohort and judged on those of its test
+    part who have *all* sequences, from every subset of these: each row of a table is of the same
+    patients (BM-MAE §4.2–4.4). BM-MAE is pre-trained once and each task fine-tuned once, for all
+    subsets; so is the network from scratch, where the paper trains one for each subset. MAE and
+    SimCLR on stacked sequences are trained again for each, on those who have all of it.
+
+    Args:
+        recipe: settings of ``bm_mae``; the other arms are fine-tuned by the same.
+        cohort: all patients.
+        out: folder for the runs of each arm; what is finished there is not done again.
+        tasks: ``segmentation``, ``survival`` and labels; by default all that the cohort can tell.
+        arms: of ``ARMS``; ``bm_mae`` is always among them.
+        progress: called with (label, epoch, epochs, text).
+
+    Raises:
+        DataError: a task or an arm that there is not, fewer than two sequences, or too few test
+            patients with all of them.
+        CheckpointError: ``out`` holds runs of other patients or settings.
+    """
+    names = sequences_of(cohort)
+    cohort = cohort.drop_modalities([name for name in cohort.modalities if name not in names])
+    wanted = _tasks(cohort, tasks)
+    chosen = [OURS, *(arm for arm in _known(arms) if arm != OURS)]
+    train, test = cohort.split()
+    judged = test.subset(test.patients[test.availability[names].all(axis=1)])
+    _require(names, judged)
+    subsets = [*subsets_of(names, "all"), tuple(names)]
+    plan = _Plan(recipe, train, subsets, writable(Path(out)), progress)
+    results = {}
+    for task in wanted:
+        models = {arm: list(plan.models(arm, task)) for arm in chosen}
+        results[task] = _judge(models, judged, train)
+    return Study(results, consistency(plan.pretrained(), judged), len(judged), len(train))
+
+
+def baseline(arm: str, recipe: Recipe) -> Recipe:
+    """Return the recipe of another arm: the same network, fine-tuned as ours is."""
+    title = arm if recipe.preset == "paper" else f"{arm}:{recipe.preset}"
+    own = {"name", "preset", "drop_rate", "linear"}
+    own |= {"pretrain", "augmented"} if arm == "simclr" else set()
+    return get_recipe(title, **recipe.model_dump(exclude=own))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained on whom, and where it is kept."""
+
+    recipe: Recipe
+    train: "Cohort"
+    subsets: list[Subset]
+    out: Path
+    progress: Progress | None
+
+    def models(self, arm: str, task: str) -> Iterator[tuple[list[Subset], TaskModel]]:
+        """Yield the fine-tuned models of an arm, and the subsets that each serves."""
+        if arm in (OURS, "scratch"):
+            source = self.pretrained() if arm == OURS else self.recipe
+            yield self.subsets, self._finetuned(source, self.train, task, f"{arm}/{task}")
+            return
+        recipe = baseline(arm, self.recipe)
+        for subset in self.subsets:
+            place = f"{arm}/{'+'.join(subset)}"
+            cohort = _only(self.train, subset)
+            start = self._run(pretrain, recipe, cohort, f"{place}/pretrain")
+            yield [subset], self._finetuned(start, cohort, task, f"{place}/{task}")
+
+    def pretrained(self) -> "FittedModel":
+        """Return ours, pre-trained."""
+        return self._run(pretrain, self.recipe, self.train, f"{OURS}/pretrain")
+
+    def _finetuned(
+        self, source: "FittedModel | Recipe", cohort: "Cohort", task: str, place: str
+    ) -> TaskModel:
+        model = self._run(partial(finetune, task=task), source, cohort, place)
+        assert isinstance(model, TaskModel)
+        return model
+
+    def _run(
+        self,
+        work: Callable[..., "FittedModel"],
+        source: "FittedModel | Recipe",
+        cohort: "Cohort",
+        place: str,
+    ) -> "FittedModel":
+        """Return a trained model: read from its folder, if it was finished there."""
+        folder = self.out / place
+        if (folder / "config.yaml").exists():
+            recipe = source if isinstance(source, Recipe) else source.recipe
+            return _require_same(load(folder), recipe, cohort, folder)
+
+        def told(label: str, epoch: int, epochs: int, text: str) -> None:
+            if self.progress is not None:
+                self.progress(f"{place}: {label}", epoch, epochs, text)
+
+        return work(source, cohort, run=folder, progress=told)
+
+
+def _only(cohort: "Cohort", subset: Subset) -> "Cohort":
+    """Return the patients who have all of a subset, with nothing but it."""
+    has = cohort.availability[list(subset)].all(axis=1)
+    rest = [name for name in cohort.modalities if name not in subset]
+    return cohort.subset(cohort.patients[has]).drop_modalities(rest)
+
+
+def _require_same(
+    model: "FittedModel", recipe: Recipe, cohort: "Cohort", folder: Path
+) -> "FittedModel":
+    """Return a model that was read; raise CheckpointError if it is of another training."""
+    saw = set(model.seen[list(model.seen)[-1]])
+    if model.recipe != recipe or not saw <= set(cohort.hashed_ids()):
+        raise CheckpointError(
+            f"{folder} holds a run of other patients or settings; choose another --out or delete it"
+        )
+    return model
+
+
+def _tasks(cohort: "Cohort", tasks: Sequence[str] | None) -> list[str]:
+    """Return the tasks to judge, each of which the cohort can tell."""
+    labels = list(cohort.spec.labels) if cohort.spec is not None else []
+    able = [*(["segmentation"] if cohort.label_maps is not None else []), *labels]
+    able += ["survival"] if cohort.has_endpoint.any() else []
+    for task in tasks or ():
+        if task not in able:
+            raise DataError(
+                f"the cohort cannot tell task '{task}'.{did_you_mean(task, able)} "
+                f"It has: {', '.join(able) or 'none'}"
+            )
+    return list(tasks or able)
+
+
+def _known(arms: Sequence[str]) -> list[str]:
+    for arm in arms:
+        if arm not in ARMS:
+            raise DataError(f"there is no arm '{arm}'.{did_you_mean(arm, ARMS)}")
+    return list(dict.fromkeys(arms))
+
+
+def _require(names: Sequence[str], judged: "Cohort") -> None:
+    if len(names) < 2:
+        raise DataError(f"the study compares subsets of MRI sequences; the cohort has {len(names)}")
+    if len(judged) < LEAST:
+        raise DataError(
+            f"{len(judged)} patients of the test part have all of {', '.join(names)}, {LEAST} are "
+            "needed; say a larger `test:` under `splits:`"
+        )
+
+
+Fitted = Mapping[str, Sequence[tuple[list[Subset], Any]]]
+"""The models of each arm, all of one task, with the subsets that each serves."""
+
+
+def _judge(models: Fitted, judged: "Cohort", train: "Cohort") -> Evaluation:
+    """Score all arms on the same patients, by what the models were trained for."""
+    (_, first), *_ = models[OURS]
+    if isinstance(first, SegmentationModel):
+        return _judge_segmentation(models, judged)
+    if isinstance(first, ClassificationModel):
+        return _judge_label(models, judged, first)
+    return _judge_survival(models, judged.with_endpoint(), train.with_endpoint())
+
+
+def _judge_segmentation(models: Fitted, judged: "Cohort") -> Evaluation:
+    tables, differences, notes = [], [], []
+    cases: dict[str, pd.DataFrame] = {}
+    for arm, parts in models.items():
+        results = [
+            evaluate_segmentation(model, judged, subsets=subsets) for subsets, model in parts
+        ]
+        notes += [note for result in results for note in result.notes]
+        found = pd.concat([result.cases for result in results if result.cases is not None])
+        cases[arm] = found[found["subset"] != ALL]
+        tables.append(score_cases(arm, cases[arm], judged, averaged=True))
+        if arm != OURS:
+            differences.append(compare_cases(cases[OURS], cases[arm], (OURS, arm)))
+    every = pd.concat([part.assign(model=arm) for arm, part in cases.items()])
+    told = pd.concat(differences) if differences else pd.DataFrame(columns=list(DIFFERENCES))
+    return Evaluation(pd.concat(tables), told, judged.obs[[]], _once(notes), cases=every)
+
+
+def _judge_label(models: Fitted, judged: "Cohort", first: ClassificationModel) -> Evaluation:
+    judged = first.scored(judged)
+    predictions = [
+        replace(predicted, model=arm)
+        for arm, parts in models.items()
+        for subsets, model in parts
+        for predicted in class_predictions(model, judged, subsets)
+        if predicted.subset != ALL
+    ]
+    averaged, count = _averaged(predictions)
+    truth = label_values(judged, first.label).astype(str)
+    table, differences = score_classes(
+        [*predictions, *averaged],
+        dict.fromkeys(range(count), truth),
+        dict.fromkeys(range(count), judged.obs),
+        (),
+        classes=first.classes,
+        reference=OURS,
+    )
+    return Evaluation(table, differences, probabilities(predictions, {0: truth}))
+
+
+def _judge_survival(models: Fitted, judged: "Cohort", train: "Cohort") -> Evaluation:
+    predictions = [
+        replace(predicted, model=arm)
+        for arm, parts in models.items()
+        for subsets, model in parts
+        for predicted in model_predictions(model, judged, subsets)
+        if predicted.subset != ALL
+    ]
+    averaged, count = _averaged(predictions)
+    fold = Fold(judged.obs, train.obs[["time", "event"]])
+    table, differences = score_survival(
+        [*predictions, *averaged], dict.fromkeys(range(count), fold), (), reference=OURS
+    )
+    return Evaluation(table, differences, risks(predictions))
+
+
+def _averaged(predictions: Sequence[P]) -> tuple[list[P], int]:
+    """Return the predictions of all subsets as folds of one, whose scores are averaged."""
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(p.subset for p in predictions))}
+    return [replace(p, subset=MEAN, fold=numbers[p.subset]) for p in predictions], len(numbers)
+
+
+def _once(notes: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(notes))

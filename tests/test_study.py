@@ -1,0 +1,171 @@
+"""The study of BM-MAE: who is trained and judged, and what its tables hold."""
+
+import json
+
+import pandas as pd
+import pytest
+from commands import runner
+
+import omnisurv as om
+from omnisurv.errors import CheckpointError, DataError
+from omnisurv.simulation.brats import simulate_brats, write_brats
+from omnisurv.study import ARMS, baseline, study_bm_mae
+
+ONE = {"epochs": 1, "batch": 8, "warmup": 0}
+TINY = {
+    "dim": 12, "heads": 2, "mlp": 12, "trunk": 2, "decoder_dim": 12, "decoder_mlp": 12,
+    "decoder_depth": 1, "features": 2,
+    **dict.fromkeys(("pretrain", "finetune", "classification", "segmentation"), ONE),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("brats")
+    spec = write_brats(simulate_brats(30, seed=3, missing=0.05), folder)
+    spec.write_text(spec.read_text().replace("test: 0.2", "test: 0.5"))
+    return spec
+
+
+@pytest.fixture(scope="module")
+def cohort(spec):
+    """Return patients with two sequences, of which there are three subsets."""
+    return om.Cohort.from_spec(spec).drop_modalities(["t1", "t2"])
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return om.get_recipe("bm_mae:tiny", **TINY)
+
+
+@pytest.fixture(scope="module")
+def found(cohort, recipe, tmp_path_factory):
+    return study_bm_mae(recipe, cohort, out=tmp_path_factory.mktemp("study"))
+
+
+def complete(cohort):
+    return cohort.patients[cohort.availability.all(axis=1)]
+
+
+def test_every_row_is_of_the_held_out_patients_who_have_all_sequences(found, cohort):
+    _, test = cohort.split()
+    judged = complete(test)
+    assert list(found.results) == ["segmentation", "subtype", "survival"]
+    assert found.judged == len(judged)
+    assert set(found.results["segmentation"].cases["patient"]) == set(judged)
+    for task in ("segmentation", "subtype"):
+        rows = found.results[task].table
+        assert set(rows.loc[rows["group"] == "all", "n"]) == {len(judged)}
+    usable = test.with_endpoint()
+    assert set(found.results["survival"].table["n"]) == {len(complete(usable))}
+
+
+def test_tables_have_all_subsets_and_their_mean(found):
+    for task, result in found.results.items():
+        table = found.table(task)
+        assert list(table.index) == ["t1ce", "flair", "t1ce+flair", "mean"]
+        metric, model = table.columns[0]
+        assert table.loc["mean", (metric, model)] == pytest.approx(
+            table.drop(index="mean")[metric, model].mean()
+        )
+        assert set(result.table["model"]) == {"bm_mae", "scratch"}
+    wins, count = found.wins("segmentation")
+    scores = found.table("segmentation")["dice_mean"].drop(index="mean")
+    assert count == 3
+    assert wins == sum(a > b for a, b in zip(scores["bm_mae"], scores["scratch"], strict=True))
+
+
+def test_arms_are_compared_on_the_same_patients(found):
+    cases = found.results["segmentation"].cases
+    ours, theirs = (
+        cases[(cases["model"] == arm) & (cases["subset"] == "t1ce") & (cases["region"] == "WT")]
+        for arm in ("bm_mae", "scratch")
+    )
+    pairs = found.results["segmentation"].differences
+    told = pairs[(pairs["subset"] == "t1ce") & (pairs["metric"] == "dice_WT")].iloc[0]
+    apart = ours.set_index("patient")["dice"] - theirs.set_index("patient")["dice"]
+    assert (told["model"], told["against"], told["n"]) == ("bm_mae", "scratch", len(apart))
+    assert told["value"] == pytest.approx(apart.mean())
+
+
+def test_a_finished_part_is_not_trained_again(cohort, recipe, found, tmp_path):
+    said = []
+
+    def note(label, *_):
+        said.append(label)
+
+    study_bm_mae(recipe, cohort, out=tmp_path, tasks=["survival"], progress=note)
+    assert {"bm_mae/pretrain: pretrain", "scratch/survival: finetune"} <= set(said)
+    said.clear()
+    again = study_bm_mae(recipe, cohort, out=tmp_path, tasks=["survival"], progress=note)
+    assert not said
+    pd.testing.assert_frame_equal(again.table("survival"), found.table("survival"))
+    with pytest.raises(CheckpointError, match="bm_mae/pretrain holds a run of other patients or"):
+        study_bm_mae(recipe.model_copy(update={"seed": 1}), cohort, out=tmp_path)
+
+
+def test_fixed_inputs_are_trained_on_those_who_have_them(cohort, recipe, tmp_path):
+    study = study_bm_mae(
+        recipe, cohort, out=tmp_path, tasks=["subtype"], arms=["stacked_mae", "simclr"]
+    )
+    train, _ = cohort.split()
+    assert set(study.results["subtype"].table["model"]) == {"bm_mae", "stacked_mae", "simclr"}
+    for arm in ("stacked_mae", "simclr"):
+        model = om.load(tmp_path / arm / "t1ce+flair" / "subtype")
+        assert list(model.modalities) == ["t1ce", "flair"]
+        both = train.availability[["t1ce", "flair"]].all(axis=1)
+        assert sorted(model.seen["pretrain"]) == sorted(train.subset(both[both].index).hashed_ids())
+
+
+@pytest.mark.parametrize("arm", ARMS[2:])
+def test_other_arms_are_fine_tuned_alike(recipe, arm):
+    other = baseline(arm, recipe)
+    assert other.segmentation == recipe.segmentation
+    assert other.title == f"{arm}:tiny"
+    assert (other.dim, other.trunk, other.features) == (12, 2, 2)
+    assert other.drop_rate == 0
+
+
+def test_what_cannot_be_studied_is_named(cohort, recipe, tmp_path):
+    with pytest.raises(DataError, match=r"cannot tell task 'subtyp'\. Did you mean 'subtype'"):
+        study_bm_mae(recipe, cohort, out=tmp_path, tasks=["subtyp"])
+    with pytest.raises(DataError, match=r"no arm 'scratsh'\. Did you mean 'scratch'"):
+        study_bm_mae(recipe, cohort, out=tmp_path, arms=["scratsh"])
+    with pytest.raises(DataError, match="the cohort has 1"):
+        study_bm_mae(recipe, cohort.drop_modalities(["flair"]), out=tmp_path)
+    few = cohort.subset(cohort.patients[:12])
+    with pytest.raises(DataError, match="of the test part have all of t1ce, flair, 10 are"):
+        study_bm_mae(recipe, few, out=tmp_path)
+
+
+def test_the_command_writes_tables_and_a_page(spec, tmp_path, capsys):
+    settings = [
+        f"--set={key}={value}" for key, value in TINY.items() if not isinstance(value, dict)
+    ]
+    settings += [f"--set={stage}.epochs=1" for stage in ("pretrain", "finetune", "classification")]
+    done = runner(capsys)(
+        "evaluate", spec, "--study", "bm-mae", "--task", "subtype", "--out", tmp_path / "study",
+        "--json", tmp_path / "told.json", *settings,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "subtype, mean auc: bm_mae 0." in done.out
+    table = pd.read_csv(tmp_path / "study" / "subtype.csv", header=[0, 1], index_col=0)
+    assert len(table) == 16
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert "Subtype from any subset" in page
+    assert "Consistency of embeddings" in page
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert {row["model"] for row in told["subtype"]["rows"]} == {"bm_mae", "scratch"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--study", "bm-mae"], "a study takes one SPEC and a folder"),
+        (["--study", "bm-mae", "--out", "OUT", "--recipe", "imputmae:small"], "compares recipe bm"),
+        (["--recipe", "bm_mae:tiny"], "--recipe and --set are for a --study"),
+    ],
+)
+def test_a_wrong_command_is_one_line(spec, tmp_path, capsys, words, sentence):
+    given = [str(tmp_path / "out") if word == "OUT" else word for word in words]
+    assert sentence in runner(capsys)("evaluate", spec, *given).sentence
