@@ -151,6 +151,7 @@ class Supervised:
     ) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of one step on these patients."""
         part = self.train.rows(rows).to(device_of(network))
+        part = self.model.augment(part, generator)
         batch = part.batch
         visible = drop_modalities(batch.observed, batch.layout, self.drop_rate, generator)
         return self.model.loss(network(batch, visible, part.stratum), part.target), {}

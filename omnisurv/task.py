@@ -86,6 +86,10 @@ class TaskModel(FittedModel):
     def loss(self, outputs: Float[Tensor, "b *o"], target: Any) -> Float[Tensor, ""]:
         """Return what training by gradient minimises: a mean over patients."""
 
+    def augment(self, part: Labelled, generator: torch.Generator) -> Labelled:
+        """Return loaded patients as one step of training sees them; by default as they are."""
+        return part
+
     def prepare(self, network: TaskNetwork, train: Labelled) -> None:
         """Give the head a start before it is trained by gradient; nothing by default."""
 

@@ -1,5 +1,6 @@
 """A real patient with four MRI sequences, RNA and the rest, in one cohort with all others."""
 
+import brain_cohort
 import nibabel
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import omnisurv as om
 from omnisurv.data.spec import DataSpec
 from omnisurv.data.store import Store
 from omnisurv.pages.patient import patient_page
+from omnisurv.segmentation import write_label_maps
 from tests import tiny
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
@@ -104,3 +106,33 @@ def test_the_patient_is_an_ordinary_one(cohort, survival, tmp_path):
     text = page.read_text()
     assert PATIENT in text
     assert "imputed" in text
+
+
+def test_a_real_case_is_segmented_and_reconstructed_on_its_own_grid(real_data, tmp_path):
+    """The network is hardly trained: this is about grids and labels, not about quality."""
+    stage = {"epochs": 1, "batch": 4}
+    small = {"dim": 12, "heads": 2, "mlp": 12, "trunk": 4, "decoder_dim": 12, "decoder_mlp": 12}
+    recipe = om.get_recipe("bm_mae:tiny", **small, features=2, pretrain=stage, segmentation=stage)
+    brains = brain_cohort.cohort(12, 64, 16)
+    model = om.finetune(om.pretrain(recipe, brains), brains, task="segmentation")
+    spec = brain_cohort.spec(64, 16).model_dump(mode="json", exclude_none=True)
+    spec["patients"] = {"id": "tcga"}
+    for name, modality in spec["modalities"].items():
+        modality["source"] = {"format": "brats", "path": "mri", "sequence": name}
+    case = om.Cohort.from_spec(DataSpec.parse(spec), real_data, Store(tmp_path / "store"))
+    original = nibabel.load(real_data / "mri" / PATIENT / f"{PATIENT}_t1c_bet.nii.gz")
+
+    told = write_label_maps(model, case, tmp_path / "labels", edition="brats21")
+    assert told["patients"][PATIENT]["whole"]
+    found = nibabel.load(tmp_path / "labels" / f"{PATIENT}_seg.nii.gz")
+    assert found.shape == original.shape == (240, 240, 155)
+    np.testing.assert_array_equal(found.affine, original.affine)
+    assert set(np.unique(np.asarray(found.dataobj))) <= {0, 1, 2, 4}
+
+    om.impute(model, case.drop_modalities(["t1ce"]), ["t1ce"]).save(tmp_path)
+    imputed = nibabel.load(tmp_path / "t1ce" / f"{PATIENT}_t1ce_imputed.nii.gz")
+    assert imputed.shape == original.shape
+    np.testing.assert_array_equal(imputed.affine, original.affine)
+    values = np.asarray(imputed.dataobj)
+    assert np.isfinite(values).all()
+    assert np.count_nonzero(values) > 0.5 * 64**3

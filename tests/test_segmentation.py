@@ -1,5 +1,6 @@
 """Segmentation from any subset of sequences: training, whole volumes, scores, files, messages."""
 
+import itertools
 import json
 from functools import cache
 
@@ -13,6 +14,8 @@ import yaml
 
 import omnisurv as om
 from omnisurv.cli import run_command
+from omnisurv.core import Batch
+from omnisurv.core.volumes import cut, join
 from omnisurv.data.images import Images
 from omnisurv.data.regions import REGIONS
 from omnisurv.data.store import Entry
@@ -20,6 +23,7 @@ from omnisurv.errors import CheckpointError, DataError, InputError
 from omnisurv.evaluation import compare_cases, evaluate, evaluate_segmentation, read_cases
 from omnisurv.evaluation.scoring import Evaluation
 from omnisurv.segmentation import write_label_maps
+from omnisurv.task import Labelled
 from omnisurv.tasks.labelmaps import StoredLabels
 from omnisurv.tasks.segmentation import SegmentationModel
 from omnisurv.windows import slide
@@ -86,6 +90,49 @@ def test_fine_tuning_a_pre_trained_run_starts_from_its_encoder():
     assert set(tuned.seen) == {"pretrain", "finetune"}
     history = tuned.history[tuned.history["stage"] == "finetune"]
     assert history["train"].notna().all()
+
+
+def test_cubes_move_with_their_label_maps():
+    cohort = brain_cohort.cohort(20, 8, 4)
+    part = model().labelled(cohort).to(torch.device("cpu"))
+    layout = part.batch.layout
+    there = {name: cohort.availability[name].to_numpy() for name in SEQUENCES}
+    labels = part.target.values
+    drawn = cut(labels.float(), (2, 2, 2))  # every sequence shows the labels themselves
+    patches = {
+        name: drawn.where(torch.tensor(there[name])[:, None, None], torch.nan) for name in SEQUENCES
+    }
+    part = Labelled(Batch(patches, layout), part.stratum, part.target)
+    found = model().augment(part, torch.Generator().manual_seed(1))
+    told = found.target.values
+    for name in SEQUENCES:
+        volumes = join(found.batch.patches[name], (2, 2, 2))
+        for row in range(len(cohort)):
+            seen = volumes[row].isfinite()
+            assert bool(seen.any()) == there[name][row]
+            assert torch.equal(volumes[row][seen], told[row][seen].float())
+            if there[name][row]:
+                assert (told[row][~seen] == 255).all()
+    # Nothing but moves of up to a quarter and turns: every row of voxels comes from the same cube.
+    moves = set()
+    for row in range(len(cohort)):
+        ways = [
+            (turn, by)
+            for turn in (False, True)
+            for by in itertools.product(range(-2, 3), repeat=3)
+            if np.array_equal(told[row], _moved(labels[row].numpy(), turn, by))
+        ]
+        assert ways
+        moves.add(ways[0])
+    assert len(moves) > 10
+    assert {turn for turn, _ in moves} == {False, True}
+
+
+def _moved(labels, turn, by):
+    """Return a label map turned over and moved, cut from a larger one."""
+    wide = np.pad(np.flip(labels, 0) if turn else labels, 2, constant_values=255)
+    x, y, z = (slice(2 - step, 2 - step + len(labels)) for step in by)
+    return wide[x, y, z]
 
 
 def test_without_label_maps_there_is_nothing_to_learn():

@@ -23,7 +23,9 @@ Where this differs from the paper or its code, and why:
 - Volumes are turned to the same orientation first (code: as they lie in the file). BraTS's own
   differs from it by flips alone, all of which the published weights have seen.
 - Flips, scale and shift are the code's, drawn anew for each patient, in pre-training. When
-  fine-tuning the volumes stay as they are (code: the same random changes).
+  fine-tuning the volumes stay as they are (code: the same random changes), but for segmentation:
+  there each cube is moved by up to a quarter of its side and turned over left to right, because
+  windows of a whole volume lie anywhere.
 - The cosine ends at zero with the last epoch (code: at a quarter of the rate, its horizon being
   1500 epochs). Biases, norms and tokens do not decay, the gradient's norm is bounded and the best
   epoch on patients held out is kept, as in every recipe here (code: the last epoch).

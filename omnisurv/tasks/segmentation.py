@@ -20,8 +20,9 @@ from omnisurv.heads.segmentation import overlap_loss
 from omnisurv.pictures import PictureTokeniser
 from omnisurv.registry import fitted
 from omnisurv.shapes import Float, Tensor
-from omnisurv.task import TaskModel
+from omnisurv.task import Labelled, TaskModel
 from omnisurv.tasks.labelmaps import Labels, StoredLabels
+from omnisurv.tasks.moves import moved
 from omnisurv.windows import probabilities, slide, tokenise
 
 if TYPE_CHECKING:
@@ -135,6 +136,10 @@ class SegmentationModel(TaskModel):
         assert maps is not None
         places = torch.from_numpy(maps.obs_names.get_indexer(cohort.patients))
         return StoredLabels(maps, places, self.size)
+
+    def augment(self, part: Labelled, generator: torch.Generator) -> Labelled:
+        """Move and turn over each patient's cube, so that it is found wherever a window lies."""
+        return moved(part, generator)
 
     def loss(self, outputs: Float[Tensor, "b r x y z"], target: Labels) -> Float[Tensor, ""]:
         """Return cross-entropy and soft Dice of each region."""
