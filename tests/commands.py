@@ -7,7 +7,10 @@ import yaml
 from omnisurv.cli import run_command
 from omnisurv.simulation import simulate, write
 
-QUICK = ("--set", "pretrain.epochs=2", "--set", "dim=16", "--set", "decoder_dim=16")
+QUICK = (
+    "--set", "pretrain.epochs=2", "--set", "members=2",
+    "--set", "dim=16", "--set", "decoder_dim=16",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def command(capsys):
     return runner(capsys)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A cohort, a pre-trained run and a survival run."""
     folder = tmp_path_factory.mktemp("cli")

@@ -5,12 +5,13 @@ import pytest
 
 import omnisurv as om
 from omnisurv.baselines import SURVIVAL_BASELINES
+from omnisurv.evaluation.scoring import score_survival
 from omnisurv.evaluation.survival import matrix
 from omnisurv.metrics import concordance_harrell
 from omnisurv.simulation import simulate
 from omnisurv.simulation.truth import remove_cells
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=70)
 SIZES = {"genes": 300, "cpgs": 200, "proteins": 60}
 TRAIN = 450
 
@@ -28,8 +29,8 @@ def halves(simulated):
     return cohort.subset(order[:TRAIN]), cohort.subset(order[TRAIN:])
 
 
-def fit(train):
-    recipe = om.get_recipe("imputmae:small")
+def fit(train, **settings):
+    recipe = om.get_recipe("imputmae:small", **settings)
     return om.finetune(om.pretrain(recipe, train), train)
 
 
@@ -59,8 +60,9 @@ def test_concordance_approaches_the_oracles_and_beats_clinical_cox(gappy):
     assert ours > mask_only + 0.05, told
 
 
-def test_every_subset_of_modalities_is_served_by_one_model(gappy):
+def test_every_subset_of_modalities_is_served_by_one_model(gappy, monkeypatch):
     _, _, test, model = gappy
+    monkeypatch.setitem(score_survival.__kwdefaults__, "draws", 200)
     table = om.evaluate(model, test, subsets="all").table
     rows = table[(table["group"] == "all") & (table["metric"] == "c_harrell")]
     rows = rows.set_index("subset")
@@ -72,12 +74,15 @@ def test_every_subset_of_modalities_is_served_by_one_model(gappy):
 
 
 def test_half_of_the_cells_removed_costs_little():
-    """Same patients, same truth; the test patients keep their endpoint but lose half as well."""
-    complete = simulate(patients=850, seed=5, missing=0.0, **SIZES)
+    """Same patients, same truth; the test patients keep their endpoint but lose half as well.
+
+    One network each; of seeds 5, 6 and 7 the cost was 0.022, 0.009 and 0.003.
+    """
+    complete = simulate(patients=850, seed=6, missing=0.0, **SIZES)
     half = remove_cells(complete, 0.5, seed=1)
     c = {}
     for name, simulated in (("complete", complete), ("half", half)):
         train, test = halves(simulated)
-        c[name] = harrell(test, fit(train).predict(test))
+        c[name] = harrell(test, fit(train, members=1).predict(test))
     told = f"{c} oracle {complete.oracle_c_index(test.patients):.3f}"
     assert c["half"] > c["complete"] - 0.03, told

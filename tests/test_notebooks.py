@@ -16,9 +16,10 @@ spec, root = write(om.simulate(160, seed=2, genes=40, cpgs=30, proteins=12), "co
 settings = {QUICK}
 wanted = "dnam"''',
     "03_brats_missing_sequences": """
-spec, root = write_brats(simulate_brats(30, seed=3), "brats"), None
+spec, root = write_brats(simulate_brats(20, seed=3), "brats"), None
 one = {"epochs": 1, "warmup": 0}
-settings = {"dim": 48, "trunk": 2, "pretrain": one, "segmentation": one, "finetune": one}""",
+settings = {"dim": 48, "trunk": 1, "features": 4}
+settings |= dict.fromkeys(["pretrain", "segmentation", "finetune", "classification"], one)""",
     "04_optuna_tuning": f"""
 spec, root = write(om.simulate(120, seed=4, genes=40, cpgs=30, proteins=12), "cohort"), None
 settings = {QUICK}
@@ -58,7 +59,7 @@ def test_a_notebook_and_its_text_agree(name):
     assert "site-packages" not in (NOTEBOOKS / f"{name}.ipynb").read_text(), "clear the warnings"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=25)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs(name, tmp_path):
     pytest.importorskip("nbclient")
@@ -73,7 +74,7 @@ def test_a_notebook_runs(name, tmp_path):
     assert sum("image/png" in o.get("data", {}) for o in outputs) == figures
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=50)
 @pytest.mark.realdata
 def test_the_first_notebook_runs_on_the_real_tables(tmp_path, real_data):
     notebook = read("01_tcga_glioma_cohort", "md")

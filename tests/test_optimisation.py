@@ -1,11 +1,9 @@
 """The training loop: the best held-out weights come back, and a killed run ends the same."""
 
 import json
-import os
+import math
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +14,11 @@ import torch
 from torch import nn
 
 import omnisurv as om
+from omnisurv import optimisation
 from omnisurv.errors import CheckpointError, InputError
 from omnisurv.optimisation import Loop, _set_lr, optimise
 from omnisurv.recipe import Stage
+from tests.processes import CONTEXT, start
 
 
 class Scripted:
@@ -224,16 +224,6 @@ def test_a_full_disk_while_training_is_one_line(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-import test_optimisation, torch
-
-torch.set_num_threads(1)
-test_optimisation.train(sys.argv[1], lambda label, epoch, *_: print(label, epoch, flush=True))
-"""
-
-
 def train(folder, progress=None):
     """Pre-train, then fine-tune the fusion head by gradient."""
     dev, _ = tiny.parts(100, 3)
@@ -244,47 +234,50 @@ def train(folder, progress=None):
     om.finetune(model, dev, run=f"{folder}/finetune", progress=progress)
 
 
-def spawn(folder):
-    code = SCRIPT.format(tests=str(Path(__file__).parent))
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=env,
-    )
+def train_telling(folder, said):
+    """Train in this process, saying each epoch once its checkpoint is written."""
+    optimisation.QUICK = math.inf  # a checkpoint after every epoch, however slow the disk is
+    torch.set_num_threads(1)
+    train(folder, lambda label, epoch, *_: said.send(f"{label} {epoch}"))
 
 
 def kill_after(folder, line):
     """Kill -9 the process as soon as it has said ``line``; it goes on computing meanwhile."""
-    process, told = spawn(folder), []
-    for said in process.stdout:
-        told.append(said.strip())
-        if told[-1] == line:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    heard, said = CONTEXT.Pipe(duplex=False)
+    process = start(train_telling, folder, said)
+    said.close()
+    told = [heard.recv()]
+    while told[-1] != line:
+        told.append(heard.recv())
+    process.kill()
+    process.join(timeout=60)
+    heard.close()
+    assert process.exitcode == -signal.SIGKILL
     return told
 
 
-@pytest.mark.slow
-def test_a_run_killed_twice_ends_with_the_same_bits(tmp_path):
-    """Once in pre-training, once in fine-tuning, beside a run that nobody disturbed."""
+@pytest.fixture
+def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train(tmp_path / "whole")
+    yield
     torch.set_num_threads(threads)
+
+
+@pytest.mark.slow(seconds=25)
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_killed_twice_ends_with_the_same_bits(tmp_path):
+    """Once in pre-training, once in fine-tuning, beside a run that nobody disturbed."""
+    train(tmp_path / "whole")
     kill_after(tmp_path / "killed", "pretrain 4")
     unfinished = tmp_path / "killed" / "pretrain"
     assert list((unfinished / "resume").glob("*.safetensors"))
     with pytest.raises(CheckpointError, match="run the same command again to resume"):
         om.load(unfinished)
     assert "pretrain 4" not in kill_after(tmp_path / "killed", "finetune 9")
-    process = spawn(tmp_path / "killed")
-    told = process.communicate(timeout=300)[0].split("\n")
-    assert process.returncode == 0
+    told = []
+    train(tmp_path / "killed", lambda label, epoch, *_: told.append(f"{label} {epoch}"))
+    assert told[-1] == "finetune 30"
     assert "finetune 9" not in told  # it went on from there, not from the start
     for stage_name in ("pretrain", "finetune"):
         whole, killed = tmp_path / "whole" / stage_name, tmp_path / "killed" / stage_name

@@ -19,7 +19,7 @@ from omnisurv.evaluation.imputation import evaluate_imputation
 from omnisurv.evaluation.scoring import score_survival
 from omnisurv.simulation import SimulatedCohort, simulate, write
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=150)
 PATIENTS, TRAIN = 320, 192
 SEQUENCES = ["t1", "t1ce", "t2", "flair"]
 TITLE = "imputmae:small"

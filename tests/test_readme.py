@@ -13,7 +13,7 @@ from tests.commands import edit, write_cohort
 README = Path(__file__).parents[1] / "README.md"
 SMALLER = {
     '"/where/the/files/are"': '"."',
-    'om.get_recipe("imputmae:small")': 'om.get_recipe("imputmae:small", pretrain={"epochs": 2})',
+    '("imputmae:small")': '("imputmae:small", members=1, pretrain={"epochs": 2})',
     "trials=50": "trials=1",
 }
 """What the README tells its readers to put there, so that the test takes seconds."""

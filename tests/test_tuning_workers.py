@@ -5,7 +5,6 @@ import pwd
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -18,9 +17,9 @@ from optuna.trial import TrialState
 
 from omnisurv.tuning import open_storage
 from omnisurv.tuning.storage import superseded
-from tests.tuning_worker import NAME
+from tests.processes import start
+from tests.tuning_worker import NAME, work
 
-ROOT = Path(__file__).parents[1]
 TRIALS = 8
 
 
@@ -83,12 +82,6 @@ def place(request, tmp_path):
     return str(file) if request.param == "journal" else f"sqlite:///{file}"
 
 
-def start(place, seconds):
-    words = [sys.executable, "-m", "tests.tuning_worker", place, str(TRIALS), str(seconds)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-
-
 @contextmanager
 def opened(place):
     """Give the storage, and leave no connection behind."""
@@ -110,21 +103,21 @@ def running(storage, number):
     return begun and len(found[number].params) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=10)
 def test_workers_share_a_study_and_take_over_from_a_dead_one(place):
-    first = start(place, seconds=2)
+    first = start(work, place, TRIALS, 300)  # its third trial is for it to die in
     deadline = time.monotonic() + 300
     with opened(place) as storage:
         while not running(storage, 2):
-            assert first.poll() is None, first.stderr.read()
+            assert first.is_alive()
             assert time.monotonic() < deadline, "the first worker did not get to its third trial"
             time.sleep(0.2)
     first.kill()  # SIGKILL: it can say nothing any more
-    first.communicate()
-    others = [start(place, seconds=0.3) for _ in range(2)]
+    first.join()
+    others = [start(work, place, TRIALS, 0.3) for _ in range(2)]
     for worker in others:
-        _, said = worker.communicate(timeout=300)
-        assert worker.returncode == 0, said
+        worker.join(timeout=300)
+        assert worker.exitcode == 0, "what it said stands in the captured stderr"
     with opened(place) as storage:
         trials = optuna.load_study(storage=storage, study_name=NAME).get_trials()
     gone = superseded(trials)
