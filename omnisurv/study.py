@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from omnisurv.checkpoint import load
@@ -38,7 +39,8 @@ ARMS = (OURS, "scratch", "stacked_mae", "simclr")
 """What is compared. The last two take a fixed input, so that each subset has its own networks."""
 ALL = "all"
 """What evaluations call everything there is, which for the judged is one subset more."""
-MAIN = {"segmentation": "dice_mean", "survival": "c_harrell"}
+SEGMENTATION = SegmentationModel.task
+MAIN = {SEGMENTATION: "dice_mean", "survival": "c_harrell"}
 """What a table of a task is read for; of labels it is ``auc``."""
 LEAST = 10
 """Patients with all sequences who are to be judged."""
@@ -104,7 +106,7 @@ class Study:
 
 def metrics_of(task: str) -> tuple[str, ...]:
     """Return the columns of a task's table: those of the paper, and HD95."""
-    if task == "segmentation":
+    if task == SEGMENTATION:
         return ("dice_ET", "dice_TC", "dice_WT", "dice_mean", "hd95_mean")
     return ("c_harrell", "ibs") if task == "survival" else ("auc", "average_precision")
 
@@ -116,6 +118,7 @@ def study_bm_mae(
     out: str | Path,
     tasks: Sequence[str] | None = None,
     arms: Sequence[str] = (OURS, "scratch"),
+    labelled: int | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Compare BM-MAE with training from scratch and with pre-training on stacked sequences.
@@ -132,6 +135,8 @@ def study_bm_mae(
         out: folder for the runs of each arm; what is finished there is not done again.
         tasks: ``segmentation``, ``survival`` and labels; by default all that the cohort can tell.
         arms: of ``ARMS``; ``bm_mae`` is always among them.
+        labelled: development patients whose label maps are learned from, drawn at random; all by
+            default. Scarce annotations are what pre-training is for.
         progress: called with (label, epoch, epochs, text).
 
     Raises:
@@ -147,7 +152,8 @@ def study_bm_mae(
     judged = test.subset(test.patients[test.availability[names].all(axis=1)])
     _require(names, judged)
     subsets = [*subsets_of(names, "all"), tuple(names)]
-    plan = _Plan(recipe, train, subsets, writable(Path(out)), progress)
+    few = _annotated(train, labelled, recipe.seed)
+    plan = _Plan(recipe, train, few, subsets, writable(Path(out)), progress)
     results = {}
     for task in wanted:
         models = {arm: list(plan.models(arm, task)) for arm in chosen}
@@ -169,22 +175,24 @@ class _Plan:
 
     recipe: Recipe
     train: "Cohort"
+    few: "Cohort"
+    """Those of them whose label maps are learned from."""
     subsets: list[Subset]
     out: Path
     progress: Progress | None
 
     def models(self, arm: str, task: str) -> Iterator[tuple[list[Subset], TaskModel]]:
         """Yield the fine-tuned models of an arm, and the subsets that each serves."""
+        known = self.few if task == SEGMENTATION else self.train
         if arm in (OURS, "scratch"):
             source = self.pretrained() if arm == OURS else self.recipe
-            yield self.subsets, self._finetuned(source, self.train, task, f"{arm}/{task}")
+            yield self.subsets, self._finetuned(source, known, task, f"{arm}/{task}")
             return
         recipe = baseline(arm, self.recipe)
         for subset in self.subsets:
             place = f"{arm}/{'+'.join(subset)}"
-            cohort = _only(self.train, subset)
-            start = self._run(pretrain, recipe, cohort, f"{place}/pretrain")
-            yield [subset], self._finetuned(start, cohort, task, f"{place}/{task}")
+            start = self._run(pretrain, recipe, _only(self.train, subset), f"{place}/pretrain")
+            yield [subset], self._finetuned(start, _only(known, subset), task, f"{place}/{task}")
 
     def pretrained(self) -> "FittedModel":
         """Return ours, pre-trained."""
@@ -217,6 +225,19 @@ class _Plan:
         return work(source, cohort, run=folder, progress=told)
 
 
+def _annotated(train: "Cohort", labelled: int | None, seed: int) -> "Cohort":
+    """Return the training patients whose label maps are learned from."""
+    maps = train.label_maps
+    if labelled is None or maps is None:
+        return train
+    if labelled > len(maps):
+        raise DataError(
+            f"{len(maps)} patients of the development part have a label map; {labelled} were asked "
+            "for"
+        )
+    return train.subset(np.random.default_rng(seed).choice(maps.obs_names, labelled, replace=False))
+
+
 def _only(cohort: "Cohort", subset: Subset) -> "Cohort":
     """Return the patients who have all of a subset, with nothing but it."""
     has = cohort.availability[list(subset)].all(axis=1)
@@ -239,7 +260,7 @@ def _require_same(
 def _tasks(cohort: "Cohort", tasks: Sequence[str] | None) -> list[str]:
     """Return the tasks to judge, each of which the cohort can tell."""
     labels = list(cohort.spec.labels) if cohort.spec is not None else []
-    able = [*(["segmentation"] if cohort.label_maps is not None else []), *labels]
+    able = [*([SEGMENTATION] if cohort.label_maps is not None else []), *labels]
     able += ["survival"] if cohort.has_endpoint.any() else []
     for task in tasks or ():
         if task not in able:

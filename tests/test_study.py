@@ -117,6 +117,19 @@ def test_fixed_inputs_are_trained_on_those_who_have_them(cohort, recipe, tmp_pat
         assert sorted(model.seen["pretrain"]) == sorted(train.subset(both[both].index).hashed_ids())
 
 
+def test_label_maps_of_few_patients_can_be_learned_from(cohort, recipe, tmp_path):
+    study = study_bm_mae(recipe, cohort, out=tmp_path, tasks=["segmentation"], labelled=10)
+    train, _ = cohort.split()
+    for arm in ("bm_mae", "scratch"):
+        seen = om.load(tmp_path / arm / "segmentation").seen
+        assert len(seen["finetune"]) == 10
+        assert set(seen["finetune"]) < set(train.hashed_ids())
+    assert len(om.load(tmp_path / "bm_mae" / "pretrain").seen["pretrain"]) == len(train)
+    assert study.trained == len(train)
+    with pytest.raises(DataError, match=f"{len(train)} patients of the development part have a l"):
+        study_bm_mae(recipe, cohort, out=tmp_path, labelled=100)
+
+
 @pytest.mark.parametrize("arm", ARMS[2:])
 def test_other_arms_are_fine_tuned_alike(recipe, arm):
     other = baseline(arm, recipe)

@@ -91,6 +91,9 @@ def evaluate(
     arms: Annotated[str, typer.Option(
         "--arms", help="Of a study: which of bm_mae, scratch, stacked_mae and simclr to compare.")
     ] = "bm_mae,scratch",
+    labelled: Annotated[int | None, typer.Option(
+        "--labelled", min=10, metavar="N", help="Of a study: learn segmentation from this many "
+        "patients' label maps alone.")] = None,
     recipe: RecipeName = None, set_: Set = None,
     root: Root = None, json: Json = None, quiet: Quiet = False, debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -100,8 +103,8 @@ def evaluate(
     trained on the development part, and judged on the test part.
     """
     if study is not None:
-        make_study(run, spec, out, task, arms, arguments.choose_recipe(run, recipe, set_, None),
-                   root, json, quiet)  # fmt: skip
+        settings = arguments.choose_recipe(run, recipe, set_, None)
+        make_study(run, spec, out, task, arms, labelled, settings, root, json, quiet)
         return
     if recipe is not None or set_:
         raise InputError("--recipe and --set are for a --study; a RUN has its recipe")

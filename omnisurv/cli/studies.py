@@ -16,6 +16,7 @@ def make_study(
     out: Path | None,
     task: str | None,
     arms: str,
+    labelled: int | None,
     recipe: "Recipe",
     root: Path | None,
     json: Path | None,
@@ -47,11 +48,14 @@ def make_study(
             out=out,
             tasks=None if task is None else [task],
             arms=arguments.names_of(arms) or (),
+            labelled=labelled,
             progress=progress,
         )
     study.save(out)
     command = f"omnisurv evaluate {spec} --study bm-mae --recipe {recipe.title} --arms {arms}"
-    command += f" --out {out}" if task is None else f" --task {task} --out {out}"
+    command += "" if task is None else f" --task {task}"
+    command += "" if labelled is None else f" --labelled {labelled}"
+    command += f" --out {out}"
     page = study_page(out, study, data.cohort, command)
     for name in study.results:
         console.show(flat(study.table(name)), title=headline(study, name))
