@@ -1,13 +1,16 @@
 """The documentation builds without a warning, and speaks of what is there."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import omnisurv as om
+from omnisurv.cli import app
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +40,21 @@ def test_links_between_pages_and_files_lead_somewhere():
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_can_be_typed_as_they_stand():
+    """Arguments and options exist, and take what they are given; nothing is run."""
+    known = get_command(app).commands
+    typed = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["omnisurv"] and "&" not in words:
+                    assert words[1] in known, f"{page.name}: {line}"
+                    known[words[1]].make_context(words[1], words[2:])
+                    typed.append(words[1])
+    assert {"evaluate", "segment", "simulate", "tune"} <= set(typed)
 
 
 @pytest.mark.slow(seconds=20)
