@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from commands import runner
 
 import omnisurv as om
+from omnisurv import plots
 from omnisurv.errors import CheckpointError, DataError
 from omnisurv.simulation.brats import simulate_brats, write_brats
 from omnisurv.study import ARMS, baseline, study_bm_mae
@@ -73,6 +75,16 @@ def test_tables_have_all_subsets_and_their_mean(found):
     scores = found.table("segmentation")["dice_mean"].drop(index="mean")
     assert count == 3
     assert wins == sum(a > b for a, b in zip(scores["bm_mae"], scores["scratch"], strict=True))
+
+
+def test_the_figure_has_one_dot_for_each_arm_and_subset(found):
+    axes = plots.arms(found.results["segmentation"].table, "dice_mean").axes[0]
+    dots = {line.get_label(): line.get_xdata() for line in axes.lines if line.get_marker() == "o"}
+    scores = found.table("segmentation")["dice_mean"]
+    for label, arm in (("bm mae", "bm_mae"), ("scratch", "scratch")):
+        np.testing.assert_allclose(dots[label], scores[arm])
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == list(scores.index)
 
 
 def test_arms_are_compared_on_the_same_patients(found):

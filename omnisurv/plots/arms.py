@@ -18,12 +18,13 @@ def arms(table: pd.DataFrame, metric: str, title: str = "", bold: str = "mean") 
     """Draw a metric of several models by subset: a line for each subset, a colour for each model.
 
     Args:
-        table: rows of model, subset, metric, value, ci_low, ci_high.
+        table: rows of model, subset, group, metric, value, ci_low, ci_high; of all patients are
+            drawn.
         metric: the metric to draw.
         title: above the figure.
         bold: the subset that is set apart, such as the mean over the others.
     """
-    rows = table[(table["metric"] == metric) & table["value"].notna()]
+    rows = table[(table["metric"] == metric) & (table["group"] == "all")].dropna(subset="value")
     subsets = [str(name) for name in rows["subset"].unique()]
     models = [str(name) for name in rows["model"].unique()]
     with style():
