@@ -248,12 +248,17 @@ def _only(cohort: "Cohort", subset: Subset) -> "Cohort":
 def _require_same(
     model: "FittedModel", recipe: Recipe, cohort: "Cohort", folder: Path
 ) -> "FittedModel":
-    """Return a model that was read; raise CheckpointError if it is of another training."""
-    saw = set(model.seen[list(model.seen)[-1]])
-    if model.recipe != recipe or not saw <= set(cohort.hashed_ids()):
+    """Return a model that was read; raise CheckpointError if it is of another training.
+
+    A pre-trained one serves all settings that pre-training does not read.
+    """
+    unread = set() if isinstance(model, TaskModel) else set(recipe.late)
+    alike = model.recipe.model_dump(exclude=unread) == recipe.model_dump(exclude=unread)
+    if not alike or not set(model.seen[list(model.seen)[-1]]) <= set(cohort.hashed_ids()):
         raise CheckpointError(
             f"{folder} holds a run of other patients or settings; choose another --out or delete it"
         )
+    model.recipe = recipe
     return model
 
 

@@ -1,6 +1,7 @@
 """The study of BM-MAE: who is trained and judged, and what its tables hold."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,15 @@ def test_a_finished_part_is_not_trained_again(cohort, recipe, found, tmp_path):
     again = study_bm_mae(recipe, cohort, out=tmp_path, tasks=["survival"], progress=note)
     assert not said
     pd.testing.assert_frame_equal(again.table("survival"), found.table("survival"))
+    # Other settings of fine-tuning leave the pre-training as it is.
+    later = recipe.model_copy(update={"head_dropout": 0.3})
+    with pytest.raises(CheckpointError, match="bm_mae/survival holds a run of other patients or"):
+        study_bm_mae(later, cohort, out=tmp_path, tasks=["survival"])
+    for arm in ("bm_mae", "scratch"):
+        shutil.rmtree(tmp_path / arm / "survival")
+    study_bm_mae(later, cohort, out=tmp_path, tasks=["survival"], progress=note)
+    assert {label.split(":")[0] for label in said} == {"bm_mae/survival", "scratch/survival"}
+    assert om.load(tmp_path / "bm_mae" / "survival").recipe == later
     with pytest.raises(CheckpointError, match="bm_mae/pretrain holds a run of other patients or"):
         study_bm_mae(recipe.model_copy(update={"seed": 1}), cohort, out=tmp_path)
 
