@@ -12,7 +12,7 @@ from omnisurv.pages.patient import patient_page
 from omnisurv.segmentation import write_label_maps
 from tests import tiny
 
-pytestmark = [pytest.mark.realdata, pytest.mark.slow]
+pytestmark = [pytest.mark.realdata, pytest.mark.slow(seconds=80)]
 PATIENT = "TCGA-DU-7294"
 FILES = {"t1": "t1_bet", "t1ce": "t1c_bet", "t2": "t2_bet", "flair": "fla_bet"}
 TABLE = "tcga_glioma/clinical.tsv"

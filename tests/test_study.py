@@ -14,6 +14,7 @@ from omnisurv.errors import CheckpointError, DataError
 from omnisurv.simulation.brats import simulate_brats, write_brats
 from omnisurv.study import ARMS, baseline, study_bm_mae
 
+pytestmark = pytest.mark.slow(seconds=40)
 ONE = {"epochs": 1, "batch": 8, "warmup": 0}
 TINY = {
     "dim": 12, "heads": 2, "mlp": 12, "trunk": 2, "decoder_dim": 12, "decoder_mlp": 12,
