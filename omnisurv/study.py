@@ -1,8 +1,8 @@
 """The tables of the BM-MAE paper: what pre-training adds, for every subset of sequences."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +28,7 @@ from omnisurv.recipe import Recipe, get_recipe
 from omnisurv.task import TaskModel
 from omnisurv.tasks.classification import ClassificationModel, label_values
 from omnisurv.tasks.segmentation import SegmentationModel, sequences_of
-from omnisurv.training import finetune, pretrain
+from omnisurv.training import Progress, finetune, pretrain
 
 if TYPE_CHECKING:
     from omnisurv.checkpoint import FittedModel
@@ -47,7 +47,6 @@ LEAST = 10
 
 P = TypeVar("P", Predictions, ClassPredictions)
 Subset = tuple[str, ...]
-Progress = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,9 @@ class Study:
     """
 
     results: dict[str, Evaluation]
-    consistency: pd.DataFrame | None = None
-    judged: int = 0
-    trained: int = 0
-    notes: list[str] = field(default_factory=list)
+    consistency: pd.DataFrame
+    judged: int
+    trained: int
 
     def save(self, folder: str | Path) -> Path:
         """Write each task's ``metrics.csv`` and the like, and the tables as the paper has them."""
@@ -74,14 +72,13 @@ class Study:
             result.save(folder / task)
             with atomic(folder / f"{task}.csv") as path:
                 self.table(task).to_csv(path)
-        if self.consistency is not None:
-            tables = {
-                "consistency": self.consistency,
-                "consistency_by_size": consistency_by_size(self.consistency),
-            }
-            for name, table in tables.items():
-                with atomic(folder / f"{name}.csv") as path:
-                    table.to_csv(path)
+        tables = {
+            "consistency": self.consistency,
+            "consistency_by_size": consistency_by_size(self.consistency),
+        }
+        for name, table in tables.items():
+            with atomic(folder / f"{name}.csv") as path:
+                table.to_csv(path)
         return folder
 
     def to_json(self) -> str:
@@ -322,18 +319,14 @@ def _judge_segmentation(models: Fitted, judged: "Cohort") -> Evaluation:
             differences.append(compare_cases(cases[OURS], cases[arm], (OURS, arm)))
     every = pd.concat([part.assign(model=arm) for arm, part in cases.items()])
     told = pd.concat(differences) if differences else pd.DataFrame(columns=list(DIFFERENCES))
-    return Evaluation(pd.concat(tables), told, judged.obs[[]], _once(notes), cases=every)
+    return Evaluation(
+        pd.concat(tables), told, judged.obs[[]], list(dict.fromkeys(notes)), cases=every
+    )
 
 
 def _judge_label(models: Fitted, judged: "Cohort", first: ClassificationModel) -> Evaluation:
     judged = first.scored(judged)
-    predictions = [
-        replace(predicted, model=arm)
-        for arm, parts in models.items()
-        for subsets, model in parts
-        for predicted in class_predictions(model, judged, subsets)
-        if predicted.subset != ALL
-    ]
+    predictions = _predicted(class_predictions, models, judged)
     averaged, count = _averaged(predictions)
     truth = label_values(judged, first.label).astype(str)
     table, differences = score_classes(
@@ -348,13 +341,7 @@ def _judge_label(models: Fitted, judged: "Cohort", first: ClassificationModel) -
 
 
 def _judge_survival(models: Fitted, judged: "Cohort", train: "Cohort") -> Evaluation:
-    predictions = [
-        replace(predicted, model=arm)
-        for arm, parts in models.items()
-        for subsets, model in parts
-        for predicted in model_predictions(model, judged, subsets)
-        if predicted.subset != ALL
-    ]
+    predictions = _predicted(model_predictions, models, judged)
     averaged, count = _averaged(predictions)
     fold = Fold(judged.obs, train.obs[["time", "event"]])
     table, differences = score_survival(
@@ -363,11 +350,18 @@ def _judge_survival(models: Fitted, judged: "Cohort", train: "Cohort") -> Evalua
     return Evaluation(table, differences, risks(predictions))
 
 
+def _predicted(predict: Callable[..., Iterable[P]], models: Fitted, judged: "Cohort") -> list[P]:
+    """Return what every arm predicts from each subset that it serves."""
+    return [
+        replace(predicted, model=arm)
+        for arm, parts in models.items()
+        for subsets, model in parts
+        for predicted in predict(model, judged, subsets)
+        if predicted.subset != ALL
+    ]
+
+
 def _averaged(predictions: Sequence[P]) -> tuple[list[P], int]:
     """Return the predictions of all subsets as folds of one, whose scores are averaged."""
     numbers = {name: n for n, name in enumerate(dict.fromkeys(p.subset for p in predictions))}
     return [replace(p, subset=MEAN, fold=numbers[p.subset]) for p in predictions], len(numbers)
-
-
-def _once(notes: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(notes))

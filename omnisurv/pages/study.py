@@ -25,18 +25,17 @@ LAID_OUT = "Models beside each other under each metric; subset mean is over all 
 def study_page(folder: str | Path, study: Study, cohort: "Cohort", command: str) -> Path:
     """Write the report of a study, tables laid out as in the paper."""
     sections = [section for task in study.results for section in _task_sections(study, task)]
-    if study.consistency is not None:
-        by_size = consistency_by_size(study.consistency)
-        sections.append(
-            Section(
-                "Consistency of embeddings",
-                "Cosine between what the pre-trained encoder makes of a patient from two subsets "
-                "of sequences, centred; the mean over patients.",
-                table=by_size.rename_axis(columns=None).reset_index(),
-                figure=plots.consistency(study.consistency, by_size),
-                alt="Heat map of cosines between subsets of sequences",
-            )
+    by_size = consistency_by_size(study.consistency)
+    sections.append(
+        Section(
+            "Consistency of embeddings",
+            "Cosine between what the pre-trained encoder makes of a patient from two subsets "
+            "of sequences, centred; the mean over patients.",
+            table=by_size.rename_axis(columns=None).reset_index(),
+            figure=plots.consistency(study.consistency, by_size),
+            alt="Heat map of cosines between subsets of sequences",
         )
+    )
     lead = (
         f"{len(cohort)} patients: {study.trained} to train on, {study.judged} of the others, who "
         f"have all sequences, to judge. {' '.join(headline(study, task) for task in study.results)}"
