@@ -59,13 +59,19 @@ class Loop:
 
 
 def optimise(
-    network: nn.Module, objective: Objective, patients: int, stage: Stage, loop: Loop
+    network: nn.Module,
+    objective: Objective,
+    patients: int,
+    stage: Stage,
+    loop: Loop,
+    pretrained: nn.Module | None = None,
 ) -> list[dict[str, Any]]:
     """Train the network; on return it holds the weights that were best on held-out patients.
 
     The untrained network counts as epoch 0. A killed run resumes from ``loop.checkpoint`` and
     ends with the same bits on the same machine. It is written after every epoch; of a
     large network less often, so that it takes no more than a tenth of the time.
+    ``pretrained`` is the part of the network that learns at ``stage.encoder_rate`` alone.
 
     Returns:
         The history: one row an epoch with ``train``, its parts, ``validation`` and ``seconds``.
@@ -76,7 +82,7 @@ def optimise(
     from lightning.fabric import Fabric
 
     fabric = Fabric(accelerator="auto", devices=1, precision=loop.precision)
-    optimiser = torch.optim.AdamW(_decay_groups(network, stage), lr=stage.lr, fused=True)
+    optimiser = torch.optim.AdamW(_groups(network, stage, pretrained), lr=stage.lr, fused=True)
     model, wrapped = fabric.setup(network, optimiser)
     generator = torch.Generator().manual_seed(loop.seed)
     state = State(origin=_origin(network, patients, stage, loop))
@@ -167,16 +173,24 @@ def _set_lr(optimiser: torch.optim.Optimizer, stage: Stage, epoch: float) -> Non
         done = (epoch - stage.warmup) / max(stage.epochs - stage.warmup, 1)
         lr = stage.min_lr + 0.5 * (stage.lr - stage.min_lr) * (1 + math.cos(math.pi * done))
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["rate"]
 
 
-def _decay_groups(network: nn.Module, stage: Stage) -> list[dict[str, Any]]:
+def _groups(network: nn.Module, stage: Stage, pretrained: nn.Module | None) -> list[dict[str, Any]]:
     """Decay weights of two or more axes; not biases, norms, tokens (MAE, App. A)."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": stage.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    before = set() if pretrained is None else set(pretrained.parameters())
+    groups = []
+    for slow, rate in ((False, 1.0), (True, stage.encoder_rate)):
+        part = [p for p in network.parameters() if p.requires_grad and (p in before) == slow]
+        groups += [
+            {
+                "params": [p for p in part if (p.ndim >= 2) == decayed],
+                "weight_decay": stage.weight_decay if decayed else 0.0,
+                "rate": rate,
+            }
+            for decayed in (True, False)
+        ]
+    return [group for group in groups if group["params"]]
 
 
 def _mean(parts: list[dict[str, float]]) -> dict[str, float]:

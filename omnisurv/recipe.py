@@ -41,6 +41,8 @@ class Stage(Settings):
     train_last: int | None = Field(default=None, ge=0)
     """Layers at the end of each encoder, and of the trunk, that fine-tuning a pre-trained model
     may change; None for all of it."""
+    encoder_rate: float = Field(default=1.0, gt=0, le=1)
+    """Share of ``lr`` at which fine-tuning changes what was pre-trained; the head has all of it."""
 
 
 class Recipe(Settings):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from omnisurv.checkpoint import load
 from omnisurv.errors import CheckpointError, DataError, did_you_mean
-from omnisurv.evaluation import Evaluation, compare_cases, consistency, consistency_by_size
+from omnisurv.evaluation import Evaluation, compare_cases, consistency, save_consistency
 from omnisurv.evaluation.classification import (
     ClassPredictions,
     class_predictions,
@@ -21,7 +21,7 @@ from omnisurv.evaluation.classification import (
 )
 from omnisurv.evaluation.inputs import subsets_of
 from omnisurv.evaluation.scoring import DIFFERENCES, Fold, Predictions, score_survival
-from omnisurv.evaluation.segmentation import MEAN, evaluate_segmentation, score_cases
+from omnisurv.evaluation.segmentation import MEAN, judge_cases, score_cases
 from omnisurv.evaluation.survival import model_predictions, risks
 from omnisurv.files import atomic, writable
 from omnisurv.recipe import Recipe, get_recipe
@@ -72,13 +72,7 @@ class Study:
             result.save(folder / task)
             with atomic(folder / f"{task}.csv") as path:
                 self.table(task).to_csv(path)
-        tables = {
-            "consistency": self.consistency,
-            "consistency_by_size": consistency_by_size(self.consistency),
-        }
-        for name, table in tables.items():
-            with atomic(folder / f"{name}.csv") as path:
-                table.to_csv(path)
+        save_consistency(self.consistency, folder)
         return folder
 
     def to_json(self) -> str:
@@ -308,12 +302,10 @@ def _judge_segmentation(models: Fitted, judged: "Cohort") -> Evaluation:
     tables, differences, notes = [], [], []
     cases: dict[str, pd.DataFrame] = {}
     for arm, parts in models.items():
-        results = [
-            evaluate_segmentation(model, judged, subsets=subsets) for subsets, model in parts
-        ]
-        notes += [note for result in results for note in result.notes]
-        found = pd.concat([result.cases for result in results if result.cases is not None])
-        cases[arm] = found[found["subset"] != ALL]
+        results = [judge_cases(model, judged, subsets=subsets) for subsets, model in parts]
+        notes += [note for _, said in results for note in said]
+        found = pd.concat([every for every, _ in results])
+        cases[arm] = found[(found["model"] != "null") & (found["subset"] != ALL)]
         tables.append(score_cases(arm, cases[arm], judged, averaged=True))
         if arm != OURS:
             differences.append(compare_cases(cases[OURS], cases[arm], (OURS, arm)))

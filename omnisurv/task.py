@@ -109,6 +109,11 @@ class TaskModel(FittedModel):
         """Return an untrained network of this model's form."""
         mae = self.recipe.build(self.modalities, self.tokenisers)
         linear = [n for n in getattr(self.recipe, "linear", ()) if n in self.modalities]
+        for name in linear:
+            if mae.encoder.layout.is_picture(name):
+                raise DataError(
+                    f"`linear` reads tables, and '{name}' is a picture; name tables alone there"
+                )
         head = self.recipe.head(self.task, self.outputs, mae, linear, len(self.strata))
         return TaskNetwork(mae, head, linear)
 

@@ -130,7 +130,8 @@ def finetune(
                 freeze(network.mae, origin.recipe.stage(model.task).train_last)
             seen = watch and partial(watch, model)
             loop = _loop(origin.recipe, run, "finetune", member, progress, seen)
-            history = _descend(model, network, data, held_out, loop)
+            before = None if scratch else network.mae
+            history = _descend(model, network, data, held_out, loop, before)
             histories.append(_tag(history, "finetune", member))
         else:
             model.fit(network, data, _held_out(cohort, 5, origin.recipe.seed, model.balance))
@@ -166,13 +167,15 @@ def _descend(
     data: Labelled,
     held_out: Bool[Tensor, " b"],
     loop: Loop,
+    pretrained: MultimodalMAE | None,
 ) -> list[dict[str, Any]]:
     """Train head and unfrozen layers by gradient; return the history."""
     recipe: Any = model.recipe
     train, rest = data.rows((~held_out).nonzero()[:, 0]), data.rows(held_out.nonzero()[:, 0])
     model.prepare(network, train)
     objective = Supervised(model, train, rest, recipe.drop_rate)
-    return optimise(network, objective, len(train.batch), recipe.stage(model.task), loop)
+    stage = recipe.stage(model.task)
+    return optimise(network, objective, len(train.batch), stage, loop, pretrained)
 
 
 def _build(model: FittedModel, seed: int) -> nn.Module:

@@ -19,7 +19,7 @@ from omnisurv.core.masking import explicit
 from omnisurv.data.cohort import Cohort
 from omnisurv.data.images import Images
 from omnisurv.data.store import Entry
-from omnisurv.errors import CheckpointError, SeenPatientsError
+from omnisurv.errors import CheckpointError, DataError, SeenPatientsError
 from omnisurv.layers import positions
 from omnisurv.modalities.mri import Mri, MriOptions
 from omnisurv.objectives import Reconstruction
@@ -383,6 +383,11 @@ def test_a_linear_path_beside_the_class_token_can_be_asked_for():
     model = om.finetune(tiny(linear=("clinical",), finetune={"epochs": 1}), cohort)
     assert model.networks[0].head.linear.abs().min() > 0
     assert np.isfinite(model.predict(cohort, ["t1"])).all()
+
+
+def test_a_picture_on_the_linear_path_is_refused():
+    with pytest.raises(DataError, match="`linear` reads tables, and 't1' is a picture"):
+        om.finetune(tiny(linear=("t1",)), picture_cohort.cohort())
 
 
 # Published weights

@@ -90,7 +90,7 @@ def test_validation_every_few_epochs_and_always_at_the_end():
 
 
 def rate(settings, epoch):
-    optimiser = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=123.0)
+    optimiser = torch.optim.SGD([{"params": nn.Linear(1, 1).parameters(), "rate": 1.0}], lr=123.0)
     _set_lr(optimiser, settings, epoch)
     return optimiser.param_groups[0]["lr"]
 
@@ -125,6 +125,17 @@ def test_gradients_are_clipped_and_biases_are_not_decayed(monkeypatch):
     optimise(network(), Scripted([1.0] * 3, scale=100.0), 20, settings, Loop("32-true", 0))
     np.testing.assert_allclose(norms, 0.5, rtol=1e-4)
     assert groups[0] == {2: 0.01, 1: 0.0}
+
+
+def test_what_was_pretrained_learns_at_its_share_of_the_rate():
+    """AdamW's first step is as long as the rate, whatever the gradient."""
+    settings = stage(1, batch=20, lr=0.01, weight_decay=0.0, encoder_rate=0.1)
+    whole = nn.Sequential(network(), nn.Linear(1, 1))
+    before = {name: weight.clone() for name, weight in whole.state_dict().items()}
+    optimise(whole, Scripted([2.0, 1.0]), 20, settings, Loop("32-true", 0), whole[0])
+    for name, weight in whole.state_dict().items():
+        step = 0.001 if name.startswith("0.") else 0.01
+        np.testing.assert_allclose((weight - before[name]).abs(), step, rtol=1e-3)
 
 
 def test_frozen_weights_do_not_move():

@@ -1,6 +1,7 @@
 """The snippets of the README, run as they stand on a small cohort."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import yaml
 from typer.main import get_command
 
 from omnisurv.cli import app
-from tests.commands import edit, write_cohort
+from omnisurv.simulation.brats import simulate_brats, write_brats
+from tests.commands import QUICK, edit, runner, write_cohort
 
 README = Path(__file__).parents[1] / "README.md"
 SMALLER = {
@@ -17,6 +19,12 @@ SMALLER = {
     "trials=50": "trials=1",
 }
 """What the README tells its readers to put there, so that the test takes seconds."""
+
+SMALL_DATA = {
+    "data_specs/brats2021.yaml --root BraTS2021": "brats/cohort.yaml",
+    "data_specs/tcga_glioma_matrices.yaml --root tcga_glioma": "glioma/cohort.yaml",
+}
+QUICK_BRATS = ("--set", "pretrain.epochs=1", "--set", "segmentation.epochs=1", "--set", "dim=12")
 
 
 def blocks(language):
@@ -67,3 +75,31 @@ def test_the_specs_and_commands_it_names_are_there():
         command for block in blocks("sh") for command in re.findall(r"omnisurv (\w+)", block)
     }
     assert named == known
+
+
+@pytest.mark.slow(seconds=90)
+def test_its_commands_run_in_order(tmp_path, monkeypatch, capsys):
+    """The blocks on brain MRI and on glioma, on small cohorts and with quick settings."""
+    write_brats(simulate_brats(24, seed=3, missing=0.2), tmp_path / "brats")
+    edit(write_cohort(tmp_path / "glioma", patients=70), lambda v: v["splits"].update(folds=2))
+    monkeypatch.chdir(tmp_path)
+    command = runner(capsys)
+    for block in blocks("sh")[2:]:
+        text = block
+        for said, here in SMALL_DATA.items():
+            text = text.replace(said, here)
+        quick = QUICK_BRATS if "brats" in text else QUICK
+        for line in text.splitlines():
+            words = shlex.split(line)[1:]
+            learns = words[0] in ("pretrain", "crossvalidate")
+            answer = command(*words, *(quick if learns else ()))
+            assert answer.code == 0, (line, answer.err)
+    for left in (
+        "runs/segmentation/report.html",
+        "runs/glioma-survival/report.html",
+        "imputed/rna.h5ad",
+        "cv/report.html",
+    ):
+        assert (tmp_path / left).exists(), left
+    cases = {folder.name for folder in (tmp_path / "brats" / "mri").iterdir()}
+    assert {file.name[: -len("_seg.nii.gz")] for file in Path("labels").glob("*.gz")} == cases

@@ -90,6 +90,18 @@ def test_fine_tuning_a_pre_trained_run_starts_from_its_encoder():
     assert set(tuned.seen) == {"pretrain", "finetune"}
     history = tuned.history[tuned.history["stage"] == "finetune"]
     assert history["train"].notna().all()
+    before, after = (model.mae(0).state_dict() for model in (start, tuned))
+    assert not torch.equal(before["encoder.class_token"], after["encoder.class_token"])
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("decoder"))
+
+
+def test_from_scratch_the_encoder_learns_as_fast_as_the_head():
+    slow, fast = (
+        om.finetune(recipe(segmentation={"epochs": 1, "encoder_rate": rate}), parts()[0],
+                    task="segmentation").mae(0).state_dict()
+        for rate in (0.1, 1.0)
+    )  # fmt: skip
+    assert all(torch.equal(slow[key], fast[key]) for key in slow)
 
 
 def test_cubes_move_with_their_label_maps():

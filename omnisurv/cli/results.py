@@ -155,10 +155,7 @@ def _judge_consistency(
     from omnisurv.files import atomic, writable
 
     cosines = evaluation.consistency(model, cohort)
-    by_size = evaluation.consistency_by_size(cosines)
-    for name, table in (("consistency", cosines), ("consistency_by_size", by_size)):
-        with atomic(writable(out) / f"{name}.csv") as path:
-            table.to_csv(path)
+    by_size = evaluation.save_consistency(cosines, out)
     with atomic(writable(out / "figures") / "consistency.svg") as path, plots.style():
         plots.consistency(cosines, by_size).savefig(path, format="svg", metadata={"Date": None})
     told = by_size.rename_axis(columns=None).reset_index()

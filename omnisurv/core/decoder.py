@@ -5,6 +5,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from omnisurv.core.batch import Layout
 from omnisurv.core.encoder import Latent
@@ -123,12 +124,15 @@ class Decoder(nn.Module):
         hidden = self._hidden(latent, wanted) if self.mutual else wanted
         asked = wanted | hidden
         rows, slots = asked.nonzero(as_tuple=True)
-        place = self.get_buffer("position") + self.modality[self.get_buffer("modality_of_slot")]
+        # Looked up, not indexed: gradients add up in the same order however many threads there are.
+        kind = F.embedding(self.get_buffer("modality_of_slot"), self.modality)
+        place = self.get_buffer("position") + kind
         summary = self.project(latent.summary)[:, None]
-        seen = self.project(latent.tokens) + place[latent.slots]
+        seen = self.project(latent.tokens) + F.embedding(latent.slots, place)
         context = torch.cat([summary, seen], dim=1)
         usable = torch.cat([latent.usable.new_ones(len(seen), 1), latent.usable], dim=1)
-        queries, _, columns = pack(self.mask_token + place[slots], rows, len(seen))
+        asked_for = self.mask_token + F.embedding(slots, place)
+        queries, _, columns = pack(asked_for, rows, len(seen))
         if self.mutual:
             blank = usable.new_zeros(queries.shape[:2])
             read = blank.index_put((rows, columns), hidden[rows, slots])

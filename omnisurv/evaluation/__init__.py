@@ -1,7 +1,11 @@
 """Judging models: any subset of modalities, beside baselines and two controls."""
 
 from omnisurv.evaluation.classification import evaluate_classification
-from omnisurv.evaluation.consistency import consistency, consistency_by_size
+from omnisurv.evaluation.consistency import (
+    consistency,
+    consistency_by_size,
+    save_consistency,
+)
 from omnisurv.evaluation.crossvalidation import cross_validate
 from omnisurv.evaluation.curves import (
     HeldOutCurves,
@@ -33,5 +37,6 @@ __all__ = [
     "evaluate_survival",
     "net_benefit",
     "read_cases",
+    "save_consistency",
     "scores_over_time",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from omnisurv.core.masking import explicit
 from omnisurv.errors import DataError
+from omnisurv.files import atomic, writable
 
 if TYPE_CHECKING:
     from omnisurv.checkpoint import FittedModel
@@ -84,6 +86,15 @@ def consistency_by_size(cosines: pd.DataFrame) -> pd.DataFrame:
                 table[i, j] = np.nanmean(pairs)
     index = pd.Index(each, name="modalities")
     return pd.DataFrame(table, index=index, columns=index)
+
+
+def save_consistency(cosines: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Write ``consistency.csv`` and ``consistency_by_size.csv``; return the latter's table."""
+    by_size = consistency_by_size(cosines)
+    for name, table in (("consistency", cosines), ("consistency_by_size", by_size)):
+        with atomic(writable(folder) / f"{name}.csv") as path:
+            table.to_csv(path)
+    return by_size
 
 
 def _modalities(

@@ -65,6 +65,38 @@ def evaluate_segmentation(
     Raises:
         DataError: nobody has a label map and a sequence that the model knows.
     """
+    every, notes = judge_cases(model, cohort, subsets=subsets, empty=empty)
+    title = model.recipe.title
+    cases = every[every["model"] == title].drop(columns="model").reset_index(drop=True)
+    table = pd.concat(
+        [
+            score_cases(name, every[every["model"] == name], cohort, draws, subsets == "all")
+            for name in (title, "null")
+        ],
+        ignore_index=True,
+    )
+    told = pd.DataFrame(columns=list(DIFFERENCES))
+    judged = pd.DataFrame(index=pd.Index(cases["patient"].unique()))
+    return Evaluation(table, told, judged, notes, cases=cases)
+
+
+def judge_cases(
+    model: SegmentationModel, cohort: "Cohort", *, subsets: Subsets, empty: Empty = "brats"
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return Dice and HD95 of each patient, subset and region, and whom they leave out and why.
+
+    Args:
+        model: the fitted model.
+        cohort: patients; those without a label map or a sequence are left out.
+        subsets: as in ``evaluate_segmentation``.
+        empty: what to say of regions that a patient does not have.
+
+    Returns:
+        The columns ``model``, which is also ``null``, and ``CASES``; and notes.
+
+    Raises:
+        DataError: nobody has a label map and a sequence that the model knows.
+    """
     notes: list[str] = []
     cohort = _judged(model, cohort, notes)
     names = [name for name in model.sequences if name in cohort]
@@ -81,18 +113,7 @@ def evaluate_segmentation(
             f"{len(alone)} patients were judged on the cube alone, for raw files are gone: "
             f"{some(alone)}"
         )
-    every = pd.DataFrame(rows, columns=["model", *CASES])
-    title = model.recipe.title
-    cases = every[every["model"] == title].drop(columns="model").reset_index(drop=True)
-    table = pd.concat(
-        [
-            score_cases(name, every[every["model"] == name], cohort, draws, subsets == "all")
-            for name in (title, "null")
-        ],
-        ignore_index=True,
-    )
-    told = pd.DataFrame(columns=list(DIFFERENCES))
-    return Evaluation(table, told, pd.DataFrame(index=cohort.patients), notes, cases=cases)
+    return pd.DataFrame(rows, columns=["model", *CASES]), notes
 
 
 def compare_cases(

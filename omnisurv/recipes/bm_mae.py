@@ -135,11 +135,18 @@ class BmMae(Recipe):
             "decoder_dropout": 0.0,
             "augmented": False,  # a hundred patients and a few minutes teach no invariances
             "pretrain": {"epochs": 60, "batch": 8, "lr": 2e-3, "warmup": 5},
-            "finetune": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2},
-            "classification": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2},
+            "finetune": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2, "patience": 5},
+            "classification": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2, "patience": 5},
             "features": 8,
             # The head wants a rate at which a few hundred steps undo what the encoder knows.
-            "segmentation": {"epochs": 12, "batch": 2, "lr": 5e-3, "warmup": 1, "train_last": 0},
+            "segmentation": {
+                "epochs": 12,
+                "batch": 2,
+                "lr": 5e-3,
+                "warmup": 1,
+                "every": 2,
+                "encoder_rate": 0.1,
+            },
         }
     }
 
@@ -163,32 +170,49 @@ class BmMae(Recipe):
             if shares[name] not in predicts:
                 back = PatchLinear(1, self.decoder_dim, width, shared=True, gain=0.1)
                 predicts[shares[name]] = back
-        encoder = Encoder(
-            layout,
-            embeds,
-            dim=self.dim,
-            heads=self.heads,
-            mlp=self.mlp,
-            depth=dict.fromkeys(layout.lengths, 0),
-            trunk=self.trunk,
-            dropout=self.dropout,
-            named=False,
-            swap=True,
+        return self._assemble(layout, embeds, predicts, shares)
+
+    def _assemble(
+        self,
+        layout: Layout,
+        embeds: Mapping[str, nn.Module],
+        predicts: Mapping[str, nn.Module],
+        shares: Mapping[str, str],
+        *,
+        encoder: type[Encoder] = Encoder,
+        decoder: type[Decoder] = Decoder,
+        named: bool = True,
+    ) -> MultimodalMAE:
+        """Return an untrained network of these settings' size; ``named`` is the decoder's."""
+        mae = MultimodalMAE(
+            encoder(
+                layout,
+                embeds,
+                dim=self.dim,
+                heads=self.heads,
+                mlp=self.mlp,
+                depth=dict.fromkeys(layout.lengths, 0),
+                trunk=self.trunk,
+                dropout=self.dropout,
+                named=False,
+                swap=True,
+            ),
+            decoder(
+                layout,
+                predicts,
+                encoder_dim=self.dim,
+                dim=self.decoder_dim,
+                heads=self.heads,
+                mlp=self.decoder_mlp,
+                depth=self.decoder_depth,
+                dropout=self.decoder_dropout,
+                shares=shares,
+                mutual=self.mutual,
+                named=named,
+                swap=True,
+            ),
+            average=True,
         )
-        decoder = Decoder(
-            layout,
-            predicts,
-            encoder_dim=self.dim,
-            dim=self.decoder_dim,
-            heads=self.heads,
-            mlp=self.decoder_mlp,
-            depth=self.decoder_depth,
-            dropout=self.decoder_dropout,
-            shares=shares,
-            mutual=self.mutual,
-            swap=True,
-        )
-        mae = MultimodalMAE(encoder, decoder, average=True)
         initialise(mae)
         return mae
 
@@ -226,10 +250,7 @@ class BmMae(Recipe):
             return Unetr(layout, self.dim, self.trunk, self.features)
         if task == "classification":
             return Classifier(outputs, self.dim, dropout=self.head_dropout)
-        inputs = sum(
-            self.dim if layout.is_picture(name) else layout.lengths[name] * layout.widths[name]
-            for name in linear
-        )
+        inputs = sum(layout.lengths[name] * layout.widths[name] for name in linear)
         return ClassTokenHazard(outputs, inputs, self.dim, self.head_dropout)
 
     def stage(self, task: str) -> Stage:

@@ -28,7 +28,7 @@ from omnisurv.core import Batch, Layout, MultimodalMAE
 from omnisurv.core.masking import alike
 from omnisurv.core.stacked import StackedDecoder, StackedEncoder, stack_of
 from omnisurv.errors import DataError
-from omnisurv.layers import PatchEmbed, PatchLinear, initialise
+from omnisurv.layers import PatchEmbed, PatchLinear
 from omnisurv.modality import Modality, Tokeniser
 from omnisurv.recipe import Recipe, layout_of
 from omnisurv.recipes.bm_mae import BmMae
@@ -71,37 +71,20 @@ class StackedMae(BmMae):
         layout = layout_of(tokenisers)
         self._require_stack(modalities, layout)
         width = sum(layout.widths.values())
-        encoder = StackedEncoder(
+        embed = PatchEmbed(1, width, self.dim, shared=True, holes=False)
+        predicts = {
+            name: PatchLinear(1, self.decoder_dim, voxels, shared=True, gain=0.1)
+            for name, voxels in layout.widths.items()
+        }
+        return self._assemble(
             layout,
-            {stack_of(layout): PatchEmbed(1, width, self.dim, shared=True, holes=False)},
-            dim=self.dim,
-            heads=self.heads,
-            mlp=self.mlp,
-            depth=dict.fromkeys(layout.lengths, 0),
-            trunk=self.trunk,
-            dropout=self.dropout,
+            {stack_of(layout): embed},
+            predicts,
+            shares={},
+            encoder=StackedEncoder,
+            decoder=StackedDecoder,
             named=False,
-            swap=True,
         )
-        decoder = StackedDecoder(
-            layout,
-            {
-                name: PatchLinear(1, self.decoder_dim, voxels, shared=True, gain=0.1)
-                for name, voxels in layout.widths.items()
-            },
-            encoder_dim=self.dim,
-            dim=self.decoder_dim,
-            heads=self.heads,
-            mlp=self.decoder_mlp,
-            depth=self.decoder_depth,
-            dropout=self.decoder_dropout,
-            mutual=self.mutual,
-            named=False,
-            swap=True,
-        )
-        mae = MultimodalMAE(encoder, decoder, average=True)
-        initialise(mae)
-        return mae
 
     def draw_visible(self, batch: Batch, generator: torch.Generator) -> Bool[Tensor, "b n"]:
         """Show a fixed share of places, in all sequences alike."""

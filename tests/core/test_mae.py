@@ -106,6 +106,27 @@ def test_zero_scored_tokens_give_a_zero_loss_on_the_graph(mae, batch):
     assert all((g == 0).all() for g in gradients)
 
 
+def test_gradients_are_the_same_bits_with_many_threads(mae, layout):
+    """Many tokens share what says of which modality they are; its gradient is a sum over them."""
+    generator = torch.Generator().manual_seed(0)
+    patches = {
+        name: torch.randn(3000, length, layout.widths[name], generator=generator)
+        for name, length in layout.lengths.items()
+    }
+    batch, threads, found = Batch(patches, layout), torch.get_num_threads(), []
+    visible = uniform(batch.observed, layout, 0.5, generator)
+    torch.set_num_threads(2)
+    try:
+        for _ in range(4):
+            mae.zero_grad()
+            mae(batch, visible)[0].backward()
+            found.append([p.grad.clone() for p in mae.parameters() if p.grad is not None])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_training_loss_ignores_what_nobody_measured(mae, batch, layout):
     generator = torch.Generator().manual_seed(0)
     visible = uniform(batch.observed, layout, 0.5, generator)
