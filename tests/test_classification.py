@@ -161,7 +161,7 @@ def test_bm_mae_reads_the_class_token():
     seen = seen.subset(seen.patients[seen.availability.any(axis=1)])
     dev, test = seen.subset(seen.patients[:65]), seen.subset(seen.patients[65:])
     small = {"dim": 24, "heads": 2, "mlp": 32, "trunk": 2, "decoder_dim": 12, "decoder_mlp": 32}
-    stage = {"epochs": 25, "batch": 16, "lr": 5e-3}
+    stage = {"epochs": 25, "batch": 16, "lr": 5e-3, "patience": None}
     recipe = om.get_recipe("bm_mae:tiny", **small, decoder_depth=1, classification=stage)
     model = om.finetune(recipe, dev, task="kind")
     assert len(model.history) == 25

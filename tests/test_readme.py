@@ -21,6 +21,7 @@ SMALLER = {
 """What the README tells its readers to put there, so that the test takes seconds."""
 
 SMALL_DATA = {
+    "--repeats 2": "--repeats 1",
     "data_specs/brats2021.yaml --root BraTS2021": "brats/cohort.yaml",
     "data_specs/tcga_glioma_matrices.yaml --root tcga_glioma": "glioma/cohort.yaml",
 }
@@ -77,11 +78,12 @@ def test_the_specs_and_commands_it_names_are_there():
     assert named == known
 
 
-@pytest.mark.slow(seconds=90)
+@pytest.mark.slow(seconds=60)
 def test_its_commands_run_in_order(tmp_path, monkeypatch, capsys):
     """The blocks on brain MRI and on glioma, on small cohorts and with quick settings."""
-    write_brats(simulate_brats(24, seed=3, missing=0.2), tmp_path / "brats")
-    edit(write_cohort(tmp_path / "glioma", patients=70), lambda v: v["splits"].update(folds=2))
+    brats = write_brats(simulate_brats(20, seed=3, missing=0.2), tmp_path / "brats")
+    edit(brats, lambda v: v["splits"].update(test=0.1))
+    edit(write_cohort(tmp_path / "glioma", patients=60), lambda v: v["splits"].update(folds=2))
     monkeypatch.chdir(tmp_path)
     command = runner(capsys)
     for block in blocks("sh")[2:]:
