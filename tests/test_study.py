@@ -1,7 +1,10 @@
 """The study of BM-MAE: who is trained and judged, and what its tables hold."""
 
 import json
+import re
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -174,14 +177,23 @@ def test_what_cannot_be_studied_is_named(cohort, recipe, tmp_path):
         study_bm_mae(recipe, few, out=tmp_path)
 
 
+def documented():
+    """Return what docs/bm_mae.md says to type for the study on simulated patients."""
+    text = (Path(__file__).parents[1] / "docs" / "bm_mae.md").read_text()
+    block = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1]
+    _, line = block.replace("\\\n", " ").splitlines()
+    return shlex.split(line)[1:]
+
+
 def test_the_command_writes_tables_and_a_page(spec, tmp_path, capsys):
+    here = {"brats/cohort.yaml": spec, "study": tmp_path / "study", "40": "10"}
+    words = [here.get(word, word) for word in documented()]
     settings = [
         f"--set={key}={value}" for key, value in TINY.items() if not isinstance(value, dict)
     ]
     settings += [f"--set={stage}.epochs=1" for stage in ("pretrain", "finetune", "classification")]
     done = runner(capsys)(
-        "evaluate", spec, "--study", "bm-mae", "--task", "subtype", "--out", tmp_path / "study",
-        "--json", tmp_path / "told.json", *settings,
+        *words, "--task", "subtype", "--json", tmp_path / "told.json", *settings,
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "subtype, mean auc: bm_mae 0." in done.out
