@@ -177,20 +177,21 @@ def _set_lr(optimiser: torch.optim.Optimizer, stage: Stage, epoch: float) -> Non
 
 
 def _groups(network: nn.Module, stage: Stage, pretrained: nn.Module | None) -> list[dict[str, Any]]:
-    """Decay weights of two or more axes; not biases, norms, tokens (MAE, App. A)."""
+    """Decay weights of two or more axes; not biases, norms, tokens (MAE, App. A).
+
+    ``rate`` is the share of the learning rate that a group has.
+    """
     before = set() if pretrained is None else set(pretrained.parameters())
-    groups = []
-    for slow, rate in ((False, 1.0), (True, stage.encoder_rate)):
-        part = [p for p in network.parameters() if p.requires_grad and (p in before) == slow]
-        groups += [
-            {
-                "params": [p for p in part if (p.ndim >= 2) == decayed],
-                "weight_decay": stage.weight_decay if decayed else 0.0,
-                "rate": rate,
-            }
-            for decayed in (True, False)
-        ]
-    return [group for group in groups if group["params"]]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for weight in network.parameters():
+        if weight.requires_grad:
+            rate = stage.encoder_rate if weight in before else 1.0
+            decay = stage.weight_decay if weight.ndim >= 2 else 0.0
+            groups.setdefault((rate, decay), []).append(weight)
+    return [
+        {"params": weights, "rate": rate, "weight_decay": decay}
+        for (rate, decay), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True)
+    ]
 
 
 def _mean(parts: list[dict[str, float]]) -> dict[str, float]:

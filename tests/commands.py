@@ -1,5 +1,6 @@
 """What the tests of commands share: a small cohort on disk, quick settings, a runner."""
 
+import re
 from dataclasses import dataclass
 
 import yaml
@@ -27,6 +28,11 @@ class Answer:
         assert len(lines) == 1, lines
         assert "Traceback" not in self.out + self.err
         return lines[0]
+
+
+def blocks(page, language):
+    """Return the code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def runner(capsys):

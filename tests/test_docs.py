@@ -12,6 +12,7 @@ from typer.main import get_command
 import omnisurv as om
 from omnisurv.cli import app
 from tests import tiny
+from tests.commands import blocks
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +48,7 @@ def test_commands_can_be_typed_as_they_stand():
     known = get_command(app).commands
     typed = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        for block in blocks(page, "sh"):
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words[:1] == ["omnisurv"] and "&" not in words:
@@ -72,8 +73,7 @@ def test_the_snippets_for_other_tools_run():
         "cohort": cohort,
         "om": om,
     }
-    text = (ROOT / "docs" / "ecosystem.md").read_text()
-    first, second = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    first, second = blocks(ROOT / "docs" / "ecosystem.md", "python")
     smaller = {
         '"pretrain.epochs": 40': '"members": 1, "pretrain.epochs": 1',
         "5.0, 20.0, 80.0": "5.0, 20.0",

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from omnisurv.cli import app
 from omnisurv.simulation.brats import simulate_brats, write_brats
-from tests.commands import QUICK, edit, runner, write_cohort
+from tests.commands import QUICK, blocks, edit, runner, write_cohort
 
 README = Path(__file__).parents[1] / "README.md"
 SMALLER = {
@@ -26,10 +26,6 @@ SMALL_DATA = {
     "data_specs/tcga_glioma_matrices.yaml --root tcga_glioma": "glioma/cohort.yaml",
 }
 QUICK_BRATS = ("--set", "pretrain.epochs=1", "--set", "segmentation.epochs=1", "--set", "dim=12")
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def smaller(snippets):
@@ -53,7 +49,7 @@ def test_the_snippets_run_in_order_and_do_what_they_say(tmp_path, monkeypatch):
     folder_for_snippets(tmp_path)
     monkeypatch.chdir(tmp_path)
     names = {}
-    for number, snippet in enumerate(smaller(blocks("python"))):
+    for number, snippet in enumerate(smaller(blocks(README, "python"))):
         exec(compile(snippet, f"README.md, snippet {number + 1}", "exec"), names)
     test = names["test"]
     assert names["curves"].index.name == "days"
@@ -73,7 +69,9 @@ def test_the_specs_and_commands_it_names_are_there():
         assert yaml.safe_load((README.parent / name).read_text())["modalities"], name
     known = set(get_command(app).commands)
     named = set(re.findall(r"^\| `(\w+)", text, re.MULTILINE)) | {
-        command for block in blocks("sh") for command in re.findall(r"omnisurv (\w+)", block)
+        command
+        for block in blocks(README, "sh")
+        for command in re.findall(r"omnisurv (\w+)", block)
     }
     assert named == known
 
@@ -86,7 +84,7 @@ def test_its_commands_run_in_order(tmp_path, monkeypatch, capsys):
     edit(write_cohort(tmp_path / "glioma", patients=60), lambda v: v["splits"].update(folds=2))
     monkeypatch.chdir(tmp_path)
     command = runner(capsys)
-    for block in blocks("sh")[2:]:
+    for block in blocks(README, "sh")[2:]:
         text = block
         for said, here in SMALL_DATA.items():
             text = text.replace(said, here)

@@ -1,7 +1,6 @@
 """The study of BM-MAE: who is trained and judged, and what its tables hold."""
 
 import json
-import re
 import shlex
 import shutil
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from commands import runner
+from commands import blocks, runner
 
 import omnisurv as om
 from omnisurv import plots
@@ -179,8 +178,7 @@ def test_what_cannot_be_studied_is_named(cohort, recipe, tmp_path):
 
 def documented():
     """Return what docs/bm_mae.md says to type for the study on simulated patients."""
-    text = (Path(__file__).parents[1] / "docs" / "bm_mae.md").read_text()
-    block = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1]
+    _, block = blocks(Path(__file__).parents[1] / "docs" / "bm_mae.md", "sh")
     _, line = block.replace("\\\n", " ").splitlines()
     return shlex.split(line)[1:]
 

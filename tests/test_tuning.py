@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import re
 import time
 import warnings
 from pathlib import Path
@@ -25,7 +24,7 @@ from omnisurv.tuning import Space, open_storage, read_space
 from omnisurv.tuning import objective as trial_module
 from omnisurv.tuning.space import OWN, PAPER, flatten
 from omnisurv.tuning.storage import LEASE, original, quiet
-from tests.commands import runner, write_cohort
+from tests.commands import blocks, runner, write_cohort
 from tests.test_readme import folder_for_snippets
 from tests.tiny import parts, recipe, simulated
 
@@ -665,16 +664,14 @@ def test_command_fits_the_best_on_the_development_part(command, tmp_path):
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tuning.md"
 
 
-def blocks(language):
-    found = re.findall(
-        rf"^```{language}\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
-    )
+def documented(language):
+    found = blocks(DOCUMENT, language)
     assert found
     return found
 
 
 def test_the_documented_space_is_one():
-    for text in blocks("yaml"):
+    for text in documented("yaml"):
         space = Space.of(get_recipe("imputmae:small"), yaml.safe_load(text)["space"])
         assert space.distributions["drop_rate"].choices == (0.3,)
 
@@ -683,7 +680,7 @@ def test_the_documented_space_is_one():
 def test_the_documented_snippets_run(tmp_path, monkeypatch):
     folder_for_snippets(tmp_path)
     monkeypatch.chdir(tmp_path)
-    text = "\0".join(blocks("python"))
+    text = "\0".join(documented("python"))
     for old, new in {
         '"imputmae:small"': '"imputmae:small", dim=16, members=1, pretrain={"epochs": 2}',
         "trials=30": "trials=1",
