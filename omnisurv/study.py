@@ -1,32 +1,24 @@
 """The tables of the BM-MAE paper: what pre-training adds, for every subset of sequences."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from omnisurv.checkpoint import load
 from omnisurv.errors import CheckpointError, DataError, did_you_mean
-from omnisurv.evaluation import Evaluation, compare_cases, consistency, save_consistency
-from omnisurv.evaluation.classification import (
-    ClassPredictions,
-    class_predictions,
-    probabilities,
-    score_classes,
-)
+from omnisurv.evaluation import Evaluation, consistency, save_consistency
+from omnisurv.evaluation.arms import judge_arms
 from omnisurv.evaluation.inputs import subsets_of
-from omnisurv.evaluation.scoring import DIFFERENCES, Fold, Predictions, score_survival
-from omnisurv.evaluation.segmentation import MEAN, judge_cases, score_cases
-from omnisurv.evaluation.survival import model_predictions, risks
+from omnisurv.evaluation.segmentation import MEAN
 from omnisurv.files import atomic, writable
 from omnisurv.recipe import Recipe, get_recipe
 from omnisurv.task import TaskModel
-from omnisurv.tasks.classification import ClassificationModel, label_values
 from omnisurv.tasks.segmentation import SegmentationModel, sequences_of
 from omnisurv.training import Progress, finetune, pretrain
 
@@ -37,15 +29,12 @@ if TYPE_CHECKING:
 OURS = "bm_mae"
 ARMS = (OURS, "scratch", "stacked_mae", "simclr")
 """What is compared. The last two take a fixed input, so that each subset has its own networks."""
-ALL = "all"
-"""What evaluations call everything there is, which for the judged is one subset more."""
 SEGMENTATION = SegmentationModel.task
 MAIN = {SEGMENTATION: "dice_mean", "survival": "c_harrell"}
 """What a table of a task is read for; of labels it is ``auc``."""
 LEAST = 10
 """Patients with all sequences who are to be judged."""
 
-P = TypeVar("P", Predictions, ClassPredictions)
 Subset = tuple[str, ...]
 
 
@@ -148,7 +137,7 @@ def study_bm_mae(
     results = {}
     for task in wanted:
         models = {arm: list(plan.models(arm, task)) for arm in chosen}
-        results[task] = _judge(models, judged, train)
+        results[task] = judge_arms(models, judged, train)
     return Study(results, consistency(plan.pretrained(), judged), len(judged), len(train))
 
 
@@ -282,78 +271,3 @@ def _require(names: Sequence[str], judged: "Cohort") -> None:
             f"{len(judged)} patients of the test part have all of {', '.join(names)}, {LEAST} are "
             "needed; say a larger `test:` under `splits:`"
         )
-
-
-Fitted = Mapping[str, Sequence[tuple[list[Subset], Any]]]
-"""The models of each arm, all of one task, with the subsets that each serves."""
-
-
-def _judge(models: Fitted, judged: "Cohort", train: "Cohort") -> Evaluation:
-    """Score all arms on the same patients, by what the models were trained for."""
-    (_, first), *_ = models[OURS]
-    if isinstance(first, SegmentationModel):
-        return _judge_segmentation(models, judged)
-    if isinstance(first, ClassificationModel):
-        return _judge_label(models, judged, first)
-    return _judge_survival(models, judged.with_endpoint(), train.with_endpoint())
-
-
-def _judge_segmentation(models: Fitted, judged: "Cohort") -> Evaluation:
-    tables, differences, notes = [], [], []
-    cases: dict[str, pd.DataFrame] = {}
-    for arm, parts in models.items():
-        results = [judge_cases(model, judged, subsets=subsets) for subsets, model in parts]
-        notes += [note for _, said in results for note in said]
-        found = pd.concat([every for every, _ in results])
-        cases[arm] = found[(found["model"] != "null") & (found["subset"] != ALL)]
-        tables.append(score_cases(arm, cases[arm], judged, averaged=True))
-        if arm != OURS:
-            differences.append(compare_cases(cases[OURS], cases[arm], (OURS, arm)))
-    every = pd.concat([part.assign(model=arm) for arm, part in cases.items()])
-    told = pd.concat(differences) if differences else pd.DataFrame(columns=list(DIFFERENCES))
-    return Evaluation(
-        pd.concat(tables), told, judged.obs[[]], list(dict.fromkeys(notes)), cases=every
-    )
-
-
-def _judge_label(models: Fitted, judged: "Cohort", first: ClassificationModel) -> Evaluation:
-    judged = first.scored(judged)
-    predictions = _predicted(class_predictions, models, judged)
-    averaged, count = _averaged(predictions)
-    truth = label_values(judged, first.label).astype(str)
-    table, differences = score_classes(
-        [*predictions, *averaged],
-        dict.fromkeys(range(count), truth),
-        dict.fromkeys(range(count), judged.obs),
-        (),
-        classes=first.classes,
-        reference=OURS,
-    )
-    return Evaluation(table, differences, probabilities(predictions, {0: truth}))
-
-
-def _judge_survival(models: Fitted, judged: "Cohort", train: "Cohort") -> Evaluation:
-    predictions = _predicted(model_predictions, models, judged)
-    averaged, count = _averaged(predictions)
-    fold = Fold(judged.obs, train.obs[["time", "event"]])
-    table, differences = score_survival(
-        [*predictions, *averaged], dict.fromkeys(range(count), fold), (), reference=OURS
-    )
-    return Evaluation(table, differences, risks(predictions))
-
-
-def _predicted(predict: Callable[..., Iterable[P]], models: Fitted, judged: "Cohort") -> list[P]:
-    """Return what every arm predicts from each subset that it serves."""
-    return [
-        replace(predicted, model=arm)
-        for arm, parts in models.items()
-        for subsets, model in parts
-        for predicted in predict(model, judged, subsets)
-        if predicted.subset != ALL
-    ]
-
-
-def _averaged(predictions: Sequence[P]) -> tuple[list[P], int]:
-    """Return the predictions of all subsets as folds of one, whose scores are averaged."""
-    numbers = {name: n for n, name in enumerate(dict.fromkeys(p.subset for p in predictions))}
-    return [replace(p, subset=MEAN, fold=numbers[p.subset]) for p in predictions], len(numbers)
