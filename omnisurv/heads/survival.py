@@ -121,14 +121,14 @@ class LogisticHazard(Head):
 
     def forward(self, evidence: Evidence) -> Float[Tensor, "b t"]:
         """Return the logits of the hazard on the grid."""
-        logits = self.path(evidence.completed)
+        logits = path = self.path(evidence.completed)
         if self.corrections is not None:
             logits = logits + self.corrections(evidence)[:, None]
         if self.marginals is not None:
             unknown = evidence.imputed.all(1, keepdim=True)
             alone = self.baseline + self.marginals(evidence.values)[:, None]
             share = SHARE if len(self.linear) else 1.0
-            alone = torch.lerp(self.path(evidence.completed), alone, share)
+            alone = torch.lerp(path, alone, share)
             logits = torch.where(unknown, alone, logits)
         if self.fusion is not None and self.project is not None:
             fused = self.fusion(evidence.latent, evidence.imagined)
