@@ -30,8 +30,6 @@ OURS = "bm_mae"
 ARMS = (OURS, "scratch", "stacked_mae", "simclr")
 """What is compared. The last two take a fixed input, so that each subset has its own networks."""
 SEGMENTATION = SegmentationModel.task
-MAIN = {SEGMENTATION: "dice_mean", "survival": "c_harrell"}
-"""What a table of a task is read for; of labels it is ``auc``."""
 LEAST = 10
 """Patients with all sequences who are to be judged."""
 
@@ -79,9 +77,13 @@ class Study:
 
     def wins(self, task: str, against: str = "scratch") -> tuple[int, int]:
         """Return on how many subsets ours is ahead of another arm, and of how many."""
-        main = MAIN.get(task, "auc")
-        scores = self.table(task)[main].drop(index=MEAN, errors="ignore")
+        scores = self.table(task)[main_metric(task)].drop(index=MEAN, errors="ignore")
         return int((scores[OURS] > scores[against]).sum()), len(scores)
+
+
+def main_metric(task: str) -> str:
+    """Return what a task's table is read for."""
+    return {SEGMENTATION: "dice_mean", "survival": "c_harrell"}.get(task, "auc")
 
 
 def metrics_of(task: str) -> tuple[str, ...]:

@@ -200,6 +200,7 @@ def test_the_command_writes_tables_and_a_page(spec, tmp_path, capsys):
     page = (tmp_path / "study" / "report.html").read_text()
     assert "Subtype from any subset" in page
     assert "Consistency of embeddings" in page
+    assert "--set segmentation.epochs=24" in page
     told = json.loads((tmp_path / "told.json").read_text())
     assert {row["model"] for row in told["subtype"]["rows"]} == {"bm_mae", "scratch"}
 

@@ -27,8 +27,9 @@ def make_study(
     Raises:
         InputError: no ``--out``, a second SPEC, or another recipe than ``bm_mae``.
     """
-    from omnisurv.pages.study import flat, headline, study_page
-    from omnisurv.study import study_bm_mae
+    from omnisurv.pages.reproduction import command_line, set_words
+    from omnisurv.pages.study import headline, study_page
+    from omnisurv.study import main_metric, study_bm_mae
 
     if out is None or second is not None:
         raise InputError(
@@ -52,12 +53,14 @@ def make_study(
             progress=progress,
         )
     study.save(out)
-    command = f"omnisurv evaluate {spec} --study bm-mae --recipe {recipe.title} --arms {arms}"
-    command += "" if task is None else f" --task {task}"
-    command += "" if labelled is None else f" --labelled {labelled}"
-    command += f" --out {out}"
-    page = study_page(out, study, data.cohort, command)
+    words: list[object] = ["evaluate", spec, "--study", "bm-mae", "--recipe", recipe.title]
+    words += [*set_words(recipe), "--arms", arms]
+    words += [] if task is None else ["--task", task]
+    words += [] if labelled is None else ["--labelled", labelled]
+    page = study_page(out, study, data.cohort, command_line(*words, "--out", out))
     for name in study.results:
-        console.show(flat(study.table(name)), title=headline(study, name))
+        # All metrics of four arms would be wider than a terminal; the page and the CSV have them.
+        table = study.table(name)[main_metric(name)]
+        console.show(table.reset_index(), title=headline(study, name))
     console.say("", f"Report: {page}")
     arguments.write_json(json, study.to_json())

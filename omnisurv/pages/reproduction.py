@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from omnisurv.card import split_hash
-from omnisurv.recipe import get_recipe
+from omnisurv.recipe import Recipe, get_recipe
 from omnisurv.report import Section, installed_versions
 from omnisurv.runs import read_split
 from omnisurv.tuning.space import flatten
@@ -74,8 +74,8 @@ def _same_spec(data: "Data", split: Mapping[str, Any]) -> str:
 def _commands(run: Path) -> list[str]:
     """Return the commands that make the run again, from what its folder says."""
     told = read_split(run)
-    return [*_training_commands(run), _line("evaluate", run, told.get("spec", "SPEC")),
-            _line("report", run)]  # fmt: skip
+    evaluated = command_line("evaluate", run, told.get("spec", "SPEC"))
+    return [*_training_commands(run), evaluated, command_line("report", run)]
 
 
 def _training_commands(run: Path) -> list[str]:
@@ -95,14 +95,24 @@ def _training_commands(run: Path) -> list[str]:
         if (Path(source) / "config.yaml").is_file():
             first = yaml.safe_load((Path(source) / "config.yaml").read_text())
             before, usual = _training_commands(Path(source)), flatten(first["recipe"])
-    changed = {name: value for name, value in settings.items() if value != usual.get(name)}
-    for name, value in changed.items():
-        words += ["--set", f"{name}={json.dumps(value)}"]
-    return [*before, _line(*words, "--out", run)]
+    words += _set(settings, usual)
+    return [*before, command_line(*words, "--out", run)]
 
 
-def _line(*words: Any) -> str:
+def set_words(recipe: Recipe) -> list[str]:
+    """Return the ``--set`` of a command for all in which a recipe differs from its preset."""
+    settings = json.loads(recipe.model_dump_json())
+    return _set(flatten(settings), _usual(settings))
+
+
+def command_line(*words: Any) -> str:
+    """Return a command of omnisurv as it is typed."""
     return "omnisurv " + shlex.join(str(word) for word in words)
+
+
+def _set(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    changed = {name: value for name, value in settings.items() if value != usual.get(name)}
+    return [w for n, value in changed.items() for w in ("--set", f"{n}={json.dumps(value)}")]
 
 
 def _title(recipe: Mapping[str, Any]) -> str:

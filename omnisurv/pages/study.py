@@ -8,7 +8,7 @@ import pandas as pd
 from omnisurv import plots
 from omnisurv.evaluation import consistency_by_size
 from omnisurv.report import Section, write_page
-from omnisurv.study import ARMS, MAIN, OURS, Study, metrics_of
+from omnisurv.study import ARMS, OURS, Study, main_metric, metrics_of
 
 if TYPE_CHECKING:
     from omnisurv.data.cohort import Cohort
@@ -45,7 +45,7 @@ def study_page(folder: str | Path, study: Study, cohort: "Cohort", command: str)
 
 def headline(study: Study, task: str) -> str:
     """Say on how many subsets ours is ahead of the others."""
-    main = MAIN.get(task, "auc")
+    main = main_metric(task)
     means = study.table(task)[main].loc["mean"]
     told = ", ".join(f"{arm} {means[arm]:.3f}" for arm in means.index)
     ahead = []
@@ -55,19 +55,19 @@ def headline(study: Study, task: str) -> str:
     return f"{task}, mean {main}: {told}; {', '.join(ahead) or 'nothing to compare with'}."
 
 
-def flat(table: pd.DataFrame) -> pd.DataFrame:
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
     """Return a study's table with one row of headings."""
     return table.set_axis([" ".join(pair) for pair in table.columns], axis=1).reset_index()
 
 
 def _task_sections(study: Study, task: str) -> list[Section]:
-    result, main = study.results[task], MAIN.get(task, "auc")
+    result, main = study.results[task], main_metric(task)
     arms = [f"{arm}: {SAID[arm]}" for arm in ARMS if arm in set(result.table["model"])]
     sections = [
         Section(
             f"{task.capitalize()} from any subset",
             f"{headline(study, task)}\n\n{'. '.join(arms)}.",
-            table=flat(study.table(task)),
+            table=_flat(study.table(task)),
             figure=plots.arms(result.table, main),
             alt=f"Dots with intervals: {main} by subset of sequences and model",
             caption=f"{LAID_OUT} Intervals: 1,000-fold bootstrap over patients.",
