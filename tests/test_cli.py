@@ -248,12 +248,12 @@ def test_our_fault_is_a_short_message(command, monkeypatch):
     assert "Traceback" in command("inspect", "x.yaml", "--debug").err
 
 
-@pytest.mark.slow(seconds=110)
+@pytest.mark.slow(seconds=50)
 def test_demo(command, tmp_path, monkeypatch):
-    """With fewer patients and one network, trained for half as long."""
-    smaller = partial(get_recipe, members=1, pretrain={"epochs": 30})
+    """With half the patients and one network, trained for a sixth of the time."""
+    smaller = partial(get_recipe, members=1, pretrain={"epochs": 10})
     monkeypatch.setattr("omnisurv.recipe.get_recipe", smaller)
-    monkeypatch.setitem(run_demo.__kwdefaults__, "patients", 160)
+    monkeypatch.setitem(run_demo.__kwdefaults__, "patients", 120)
     monkeypatch.setitem(score_survival.__kwdefaults__, "draws", 100)
     monkeypatch.setitem(evaluate_imputation.__kwdefaults__, "draws", 10)
     answer = command("demo", "--out", tmp_path / "demo", "--json", tmp_path / "demo.json")
