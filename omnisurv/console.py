@@ -13,12 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.progress import Progress
 
-HEADLINES = {
-    "c_harrell": "Harrell's C",
-    "auc": "AUC",
-    "dice_mean": "Dice, mean of ET, TC and WT",
-    "r2": "R²",
-}
+HEADLINES = ("c_harrell", "auc", "dice_mean", "r2")
 """What is printed of an evaluation: of survival, a label, segmentation, imputation."""
 PIPE_WIDTH = 160
 """Columns where there is no terminal to ask."""
@@ -57,6 +52,8 @@ def show(frame: "pd.DataFrame", title: str = "", digits: int = 3) -> None:
 
 def show_scores(table: "pd.DataFrame") -> None:
     """Print the first of ``HEADLINES`` that there is, with intervals, models × groups."""
+    from omnisurv.metrics.names import NAMES
+
     metric = next(name for name in HEADLINES if (table["metric"] == name).any())
     first, second = ("subset", "model") if metric == "r2" else ("model", "subset")
     rows = table[table["metric"] == metric].copy()
@@ -68,7 +65,7 @@ def show_scores(table: "pd.DataFrame") -> None:
     wide = rows.pivot_table(
         index=[first, second], columns="group", values="value", aggfunc="first", sort=False
     )
-    show(wide.reset_index().fillna("–"), title=f"{HEADLINES[metric]} (95 % interval)")
+    show(wide.reset_index().fillna("–"), title=f"{NAMES[metric]} (95 % interval)")
 
 
 def _cell(value: Any, digits: int) -> str:

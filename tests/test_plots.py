@@ -103,7 +103,7 @@ def test_subset_table_shows_every_row_and_both_controls():
     assert {"null 0.500", "mask only 0.612", "Concordance", "n / events", "62 / 30"} <= set(said)
     assert "all patients  (n = 64, 30 events)" in said
     assert "LGG  (n = 64, 30 events)" in said
-    assert "Antolini C (higher is better)" in said
+    assert "Antolini's C (higher is better)" in said
 
 
 def test_subset_table_keeps_two_models_apart():

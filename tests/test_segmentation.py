@@ -612,7 +612,7 @@ def test_evaluate_by_command(files, capsys):
     words = ["evaluate", str(files / "run"), str(files / "cohort.yaml"), "--subsets", "t1ce,t1+t2"]
     assert run_command([*words, "--out", str(files / "a")]) == 0
     told = capsys.readouterr().out
-    assert "Dice, mean of ET, TC and WT" in told
+    assert "mean Dice of ET, TC and WT" in told
     page = (files / "a/report.html").read_text()
     assert "Overlap and distance" in page
     again = [*words, "--out", str(files / "b"), "--against", str(files / "a")]

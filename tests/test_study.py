@@ -192,15 +192,17 @@ def test_the_command_writes_tables_and_a_page(spec, tmp_path, capsys):
     settings += [f"--set={stage}.epochs=1" for stage in ("pretrain", "finetune", "classification")]
     done = runner(capsys)(
         *words, "--task", "subtype", "--json", tmp_path / "told.json", *settings,
+        "--root", spec.parent,
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "subtype, mean auc: bm_mae 0." in done.out
+    assert "subtype, AUC in the mean of all subsets: bm_mae 0." in done.out
     table = pd.read_csv(tmp_path / "study" / "subtype.csv", header=[0, 1], index_col=0)
     assert len(table) == 16
     page = (tmp_path / "study" / "report.html").read_text()
     assert "Subtype from any subset" in page
     assert "Consistency of embeddings" in page
-    assert "--set segmentation.epochs=24" in page
+    assert "--set pretrain.epochs=1" in page
+    assert f"--root {spec.parent}" in page
     told = json.loads((tmp_path / "told.json").read_text())
     assert {row["model"] for row in told["subtype"]["rows"]} == {"bm_mae", "scratch"}
 

@@ -57,6 +57,7 @@ def make_study(
     words += [*set_words(recipe), "--arms", arms]
     words += [] if task is None else ["--task", task]
     words += [] if labelled is None else ["--labelled", labelled]
+    words += [] if root is None else ["--root", root]
     page = study_page(out, study, data.cohort, command_line(*words, "--out", out))
     for name in study.results:
         # All metrics of four arms would be wider than a terminal; the page and the CSV have them.

@@ -7,17 +7,13 @@ import pandas as pd
 from omnisurv import plots
 from omnisurv.evaluation.classcurves import class_curves
 from omnisurv.evaluation.classification import LABEL
+from omnisurv.metrics.names import NAMES
 from omnisurv.report import Section
 
 if TYPE_CHECKING:
     from omnisurv.evaluation import Evaluation
 
-SHOWN = {
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "balanced_accuracy": "balanced accuracy",
-    "brier": "Brier",
-}
+SHOWN = ("auc", "average_precision", "balanced_accuracy", "brier")
 BESIDE = ("logistic_clinical", "mask_only")
 """Models that are drawn beside ours."""
 BARE = {"null": "null (training shares)", "mask_only": "mask only (what is missing)"}
@@ -74,7 +70,8 @@ def scores(table: pd.DataFrame, positive: str) -> pd.DataFrame:
     whole = table[table["subset"] == "all"]
     keys = ["model", "group"]
     rows = whole[whole["metric"] == "auc"][[*keys, "n", "events", "ci_low", "ci_high"]]
-    for place, (metric, name) in enumerate(SHOWN.items()):
+    for place, metric in enumerate(SHOWN):
+        name = NAMES[metric]
         values = whole[whole["metric"] == metric].set_index(keys)["value"].rename(name)
         rows = rows.join(values, on=keys)
         if place == 0:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from omnisurv import plots
 from omnisurv.evaluation import consistency_by_size
+from omnisurv.metrics.names import NAMES
 from omnisurv.report import Section, write_page
 from omnisurv.study import ARMS, OURS, Study, main_metric, metrics_of
 
@@ -52,7 +53,8 @@ def headline(study: Study, task: str) -> str:
     for arm in means.index.drop(OURS):
         wins, count = study.wins(task, str(arm))
         ahead.append(f"ahead of {arm} on {wins} of {count} subsets")
-    return f"{task}, mean {main}: {told}; {', '.join(ahead) or 'nothing to compare with'}."
+    beside = ", ".join(ahead) or "nothing to compare with"
+    return f"{task}, {NAMES[main]} in the mean of all subsets: {told}; {beside}."
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from omnisurv.plots.scores import METRICS
+from omnisurv.metrics.names import with_direction
 from omnisurv.plots.style import INK, blank, intervals, paints, style
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def arms(table: pd.DataFrame, metric: str, title: str = "", bold: str = "mean") 
         for label, subset in zip(axes.get_yticklabels(), subsets, strict=True):
             label.set(fontweight="bold" if subset == bold else "normal", color=INK)
         axes.set_ylim(len(subsets) - 0.4, -0.6)
-        axes.set_xlabel(METRICS.get(metric, metric))
+        axes.set_xlabel(with_direction(metric))
         axes.xaxis.grid(True)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)

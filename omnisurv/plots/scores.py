@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from omnisurv.metrics.names import with_direction
 from omnisurv.plots.style import FAINT, INK, MUTED, VERMILION, blank, intervals, paints, style
 
 if TYPE_CHECKING:
@@ -11,18 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONTROLS = {"null": "null", "mask_only": "mask only"}
-METRICS = {
-    "c_antolini": "Antolini C (higher is better)",
-    "c_harrell": "Harrell C (higher is better)",
-    "c_uno": "Uno C (higher is better)",
-    "ibs": "integrated Brier score (lower is better)",
-    "cs": "CS score (higher is better)",
-    "auc": "AUC (higher is better)",
-    "dice_mean": "mean Dice (higher is better)",
-    "mse": "mean squared error (lower is better)",
-    "r2": "R² (higher is better)",
-    "pearson": "Pearson r (higher is better)",
-}
 
 
 def subset_table(
@@ -49,7 +38,7 @@ def subset_table(
         for axes, group in zip(panels, groups, strict=True):
             _draw_scores(axes, rows[rows["group"] == group], lines, counted)
             axes.set_title(_name_group(scored[scored["group"] == group], group, counted), pad=24)
-            axes.set_xlabel(METRICS.get(metric, metric))
+            axes.set_xlabel(with_direction(metric))
         panels[0].set_yticks(range(len(lines)), [line.label for line in lines])
         panels[0].set_ylim(len(lines) - 0.4, -0.6)
         if title:

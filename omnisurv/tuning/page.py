@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
+from omnisurv.metrics.names import NAMES
 from omnisurv.report import Section, write_page
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from omnisurv.tuning.result import Tuned
 
-NAMES = {"c_harrell": "Harrell's C", "ibs": "integrated Brier score"}
 WORDS = {"complete": "came to their end", "pruned": "were pruned", "fail": "failed"}
 
 
