@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,7 @@ def study_bm_mae(
     arms: Sequence[str] = (OURS, "scratch"),
     labelled: int | None = None,
     progress: Progress | None = None,
+    pool: Executor | None = None,
 ) -> Study:
     """Compare BM-MAE with training from scratch and with pre-training on stacked sequences.
 
@@ -120,6 +122,7 @@ def study_bm_mae(
         labelled: development patients whose label maps are learned from, drawn at random; all by
             default. Scarce annotations are what pre-training is for.
         progress: called with (label, epoch, epochs, text).
+        pool: processes that judge label maps beside each other; this one by default.
 
     Raises:
         DataError: a task or an arm that there is not, fewer than two sequences, or too few test
@@ -139,7 +142,7 @@ def study_bm_mae(
     results = {}
     for task in wanted:
         models = {arm: list(plan.models(arm, task)) for arm in chosen}
-        results[task] = judge_arms(models, judged, train)
+        results[task] = judge_arms(models, judged, train, pool)
     return Study(results, consistency(plan.pretrained(), judged), len(judged), len(train))
 
 

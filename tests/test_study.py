@@ -12,6 +12,7 @@ from commands import blocks, runner
 
 import omnisurv as om
 from omnisurv import plots
+from omnisurv.data.workers import processes
 from omnisurv.errors import CheckpointError, DataError
 from omnisurv.simulation.brats import simulate_brats, write_brats
 from omnisurv.study import ARMS, baseline, study_bm_mae
@@ -102,6 +103,14 @@ def test_arms_are_compared_on_the_same_patients(found):
     apart = ours.set_index("patient")["dice"] - theirs.set_index("patient")["dice"]
     assert (told["model"], told["against"], told["n"]) == ("bm_mae", "scratch", len(apart))
     assert told["value"] == pytest.approx(apart.mean())
+
+
+def test_processes_judge_as_one_does(found, cohort, recipe, tmp_path):
+    with processes(2) as pool:
+        again = study_bm_mae(recipe, cohort, out=tmp_path, tasks=["segmentation"], pool=pool)
+    pd.testing.assert_frame_equal(
+        again.results["segmentation"].cases, found.results["segmentation"].cases
+    )
 
 
 def test_a_finished_part_is_not_trained_again(cohort, recipe, found, tmp_path):

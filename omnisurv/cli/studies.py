@@ -1,5 +1,6 @@
 """The part of ``evaluate`` that makes the tables of a paper."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,8 @@ from omnisurv import arguments, console
 from omnisurv.errors import InputError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from omnisurv.recipe import Recipe
 
 
@@ -27,6 +30,8 @@ def make_study(
     Raises:
         InputError: no ``--out``, a second SPEC, or another recipe than ``bm_mae``.
     """
+    import torch
+
     from omnisurv.pages.reproduction import command_line, set_words
     from omnisurv.pages.study import headline, study_page
     from omnisurv.study import main_metric, study_bm_mae
@@ -42,7 +47,9 @@ def make_study(
         )
     arguments.ready(json, out)
     data = arguments.read(spec, root, quiet)
-    with console.training(quiet=quiet) as progress:
+    if recipe.preset == "tiny":
+        torch.set_num_threads(1)  # its networks are so small that threads wait for each other
+    with _judges() as pool, console.training(quiet=quiet) as progress:
         study = study_bm_mae(
             recipe,
             data.cohort,
@@ -51,6 +58,7 @@ def make_study(
             arms=arguments.names_of(arms) or (),
             labelled=labelled,
             progress=progress,
+            pool=pool,
         )
     study.save(out)
     words: list[object] = ["evaluate", spec, "--study", "bm-mae", "--recipe", recipe.title]
@@ -65,3 +73,13 @@ def make_study(
         console.show(table.reset_index(), title=headline(study, name))
     console.say("", f"Report: {page}")
     arguments.write_json(json, study.to_json())
+
+
+def _judges() -> "AbstractContextManager[Executor | None]":
+    """Give a process for each core, or nothing where one accelerator does it all."""
+    import torch
+
+    from omnisurv.data.workers import processes
+
+    count = arguments.usual_workers()
+    return processes(count) if count > 1 and not torch.cuda.is_available() else nullcontext()

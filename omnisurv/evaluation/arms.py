@@ -1,6 +1,7 @@
 """Arms of a study on the same patients, some with one model for every subset of modalities."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,27 +30,32 @@ Arms = Mapping[str, Sequence[tuple[Sequence[tuple[str, ...]], Any]]]
 """The fitted models of each arm, all of one task, with the subsets that each serves."""
 
 
-def judge_arms(arms: Arms, judged: "Cohort", train: "Cohort") -> Evaluation:
+def judge_arms(
+    arms: Arms, judged: "Cohort", train: "Cohort", pool: Executor | None = None
+) -> Evaluation:
     """Score all arms from every subset, and the mean over subsets, by what they were trained for.
 
     Args:
         arms: the models of each; the first arm is compared with the others.
         judged: patients who have all modalities.
         train: those trained on, of whom survival scores take the censoring.
+        pool: processes for label maps, which take long.
     """
     reference, ((_, first), *_) = next(iter(arms.items()))
     if isinstance(first, SegmentationModel):
-        return _judge_segmentation(arms, judged, reference)
+        return _judge_segmentation(arms, judged, reference, pool)
     if isinstance(first, ClassificationModel):
         return _judge_label(arms, judged, first, reference)
     return _judge_survival(arms, judged.with_endpoint(), train.with_endpoint(), reference)
 
 
-def _judge_segmentation(arms: Arms, judged: "Cohort", reference: str) -> Evaluation:
+def _judge_segmentation(
+    arms: Arms, judged: "Cohort", reference: str, pool: Executor | None
+) -> Evaluation:
     tables, differences, notes = [], [], []
     cases: dict[str, pd.DataFrame] = {}
     for arm, parts in arms.items():
-        results = [judge_cases(model, judged, subsets=subsets) for subsets, model in parts]
+        results = [judge_cases(model, judged, subsets=s, pool=pool) for s, model in parts]
         notes += [note for _, said in results for note in said]
         found = pd.concat([every for every, _ in results])
         cases[arm] = found[(found["model"] != "null") & (found["subset"] != ALL)]

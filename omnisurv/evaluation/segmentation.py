@@ -1,6 +1,8 @@
 """Label maps of patients that a model has not seen, from every subset of their sequences."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +83,12 @@ def evaluate_segmentation(
 
 
 def judge_cases(
-    model: SegmentationModel, cohort: "Cohort", *, subsets: Subsets, empty: Empty = "brats"
+    model: SegmentationModel,
+    cohort: "Cohort",
+    *,
+    subsets: Subsets,
+    empty: Empty = "brats",
+    pool: Executor | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return Dice and HD95 of each patient, subset and region, and whom they leave out and why.
 
@@ -90,6 +97,7 @@ def judge_cases(
         cohort: patients; those without a label map or a sequence are left out.
         subsets: as in ``evaluate_segmentation``.
         empty: what to say of regions that a patient does not have.
+        pool: processes that judge the patients beside each other; this one by default.
 
     Returns:
         The columns ``model``, which is also ``null``, and ``CASES``; and notes.
@@ -102,12 +110,14 @@ def judge_cases(
     names = [name for name in model.sequences if name in cohort]
     asked: dict[str, tuple[str, ...] | None] = {"all": None}
     asked |= {"+".join(subset): subset for subset in subsets_of(names, subsets)}
-    rows: list[tuple[object, ...]] = []
-    alone: list[str] = []
-    for found in model.segment(cohort, list(asked.values())):
-        truth, is_whole = _truth(cohort, found)
-        alone += [] if is_whole else [found.entry.patient]
-        rows += _score_case(model, cohort, found, truth, asked, empty)
+    each = [cohort.subset([patient]) for patient in cohort.patients]
+    judged = list((pool.map if pool else map)(partial(_judge_one, model, asked, empty), each))
+    rows = [row for found, _ in judged for row in found]
+    alone = [
+        str(one.patients[0])
+        for one, (_, is_whole) in zip(each, judged, strict=True)
+        if not is_whole
+    ]
     if alone:
         notes.append(
             f"{len(alone)} patients were judged on the cube alone, for raw files are gone: "
@@ -191,9 +201,18 @@ def _truth(cohort: "Cohort", found: Segmented) -> tuple[Labels, bool]:
     return (labels, True) if labels is not None else (np.array(entry.open()), False)
 
 
+def _judge_one(
+    model: SegmentationModel, asked: Mapping[str, Any], empty: Empty, alone: "Cohort"
+) -> tuple[list[tuple[object, ...]], bool]:
+    """Return the rows of a cohort's one patient, and whether the whole volume was judged."""
+    (found,) = model.segment(alone, list(asked.values()))
+    truth, is_whole = _truth(alone, found)
+    return list(_score_case(model, alone, found, truth, asked, empty)), is_whole
+
+
 def _score_case(
     model: SegmentationModel,
-    cohort: "Cohort",
+    alone: "Cohort",
     found: Segmented,
     truth: Labels,
     asked: Mapping[str, Any],
@@ -201,7 +220,6 @@ def _score_case(
 ) -> Iterator[tuple[object, ...]]:
     """Yield the rows of one patient, the null's at the end."""
     patient, spacing = found.entry.patient, _spacing(found.entry)
-    alone = cohort.subset([patient])
     scores = {
         seen: _scores(_alike(found.labels(seen), truth, found.entry), truth, spacing, empty)
         for seen in found.probability

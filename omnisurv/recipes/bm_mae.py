@@ -134,13 +134,13 @@ class BmMae(Recipe):
             "decoder_depth": 2,
             "decoder_dropout": 0.0,
             "augmented": False,  # a hundred patients and a few minutes teach no invariances
-            "pretrain": {"epochs": 60, "batch": 8, "lr": 2e-3, "warmup": 5},
+            "pretrain": {"epochs": 120, "batch": 8, "lr": 2e-3, "warmup": 5},
             "finetune": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2, "patience": 5},
             "classification": {"epochs": 20, "batch": 16, "lr": 5e-4, "warmup": 2, "patience": 5},
             "features": 8,
             # The head wants a rate at which a few hundred steps undo what the encoder knows.
             "segmentation": {
-                "epochs": 12,
+                "epochs": 48,
                 "batch": 2,
                 "lr": 5e-3,
                 "warmup": 1,
