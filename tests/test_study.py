@@ -46,8 +46,13 @@ def recipe():
 
 
 @pytest.fixture(scope="module")
-def found(cohort, recipe, tmp_path_factory):
-    return study_bm_mae(recipe, cohort, out=tmp_path_factory.mktemp("study"))
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def found(cohort, recipe, folder):
+    return study_bm_mae(recipe, cohort, out=folder)
 
 
 def complete(cohort):
@@ -105,9 +110,9 @@ def test_arms_are_compared_on_the_same_patients(found):
     assert told["value"] == pytest.approx(apart.mean())
 
 
-def test_processes_judge_as_one_does(found, cohort, recipe, tmp_path):
+def test_processes_judge_as_one_does(found, cohort, recipe, folder):
     with processes(2) as pool:
-        again = study_bm_mae(recipe, cohort, out=tmp_path, tasks=["segmentation"], pool=pool)
+        again = study_bm_mae(recipe, cohort, out=folder, tasks=["segmentation"], pool=pool)
     pd.testing.assert_frame_equal(
         again.results["segmentation"].cases, found.results["segmentation"].cases
     )
@@ -204,7 +209,7 @@ def test_the_command_writes_tables_and_a_page(spec, tmp_path, capsys):
         "--root", spec.parent,
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "subtype, AUC in the mean of all subsets: bm_mae 0." in done.out
+    assert "Subtype, AUC in the mean of all subsets: bm_mae 0." in done.out
     table = pd.read_csv(tmp_path / "study" / "subtype.csv", header=[0, 1], index_col=0)
     assert len(table) == 16
     page = (tmp_path / "study" / "report.html").read_text()

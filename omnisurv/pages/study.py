@@ -54,7 +54,7 @@ def headline(study: Study, task: str) -> str:
         wins, count = study.wins(task, str(arm))
         ahead.append(f"ahead of {arm} on {wins} of {count} subsets")
     beside = ", ".join(ahead) or "nothing to compare with"
-    return f"{task}, {NAMES[main]} in the mean of all subsets: {told}; {beside}."
+    return f"{task.capitalize()}, {NAMES[main]} in the mean of all subsets: {told}; {beside}."
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
