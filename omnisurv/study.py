@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from omnisurv.checkpoint import load
-from omnisurv.errors import CheckpointError, DataError, did_you_mean
+from omnisurv.errors import CheckpointError, DataError, InputError, did_you_mean
 from omnisurv.evaluation import Evaluation, consistency, save_consistency
 from omnisurv.evaluation.arms import judge_arms
 from omnisurv.evaluation.inputs import subsets_of
@@ -128,6 +128,7 @@ def study_bm_mae(
         DataError: a task or an arm that there is not, fewer than two sequences, or too few test
             patients with all of them.
         CheckpointError: ``out`` holds runs of other patients or settings.
+        InputError: a process of the pool was killed.
     """
     names = sequences_of(cohort)
     cohort = cohort.drop_modalities([name for name in cohort.modalities if name not in names])
@@ -142,7 +143,13 @@ def study_bm_mae(
     results = {}
     for task in wanted:
         models = {arm: list(plan.models(arm, task)) for arm in chosen}
-        results[task] = judge_arms(models, judged, train, pool)
+        try:
+            results[task] = judge_arms(models, judged, train, pool)
+        except BrokenExecutor:
+            raise InputError(
+                "a process that judges label maps was killed, most likely for want of memory; what "
+                f"is trained is kept in {out}: give it more memory, and the same command goes on"
+            ) from None
     return Study(results, consistency(plan.pretrained(), judged), len(judged), len(train))
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from commands import blocks, runner
 import omnisurv as om
 from omnisurv import plots
 from omnisurv.data.workers import processes
-from omnisurv.errors import CheckpointError, DataError
+from omnisurv.errors import CheckpointError, DataError, InputError
 from omnisurv.simulation.brats import simulate_brats, write_brats
 from omnisurv.study import ARMS, baseline, study_bm_mae
 
@@ -116,6 +117,16 @@ def test_processes_judge_as_one_does(found, cohort, recipe, folder):
     pd.testing.assert_frame_equal(
         again.results["segmentation"].cases, found.results["segmentation"].cases
     )
+
+
+def test_a_killed_process_is_one_line_and_loses_nothing(cohort, recipe, folder, found):
+    class Killed:
+        def map(self, *_):
+            raise BrokenExecutor("terminated abruptly")
+
+    with pytest.raises(InputError, match="was killed, most likely for want of memory; what is tr"):
+        study_bm_mae(recipe, cohort, out=folder, tasks=["segmentation"], pool=Killed())
+    assert (folder / "scratch" / "segmentation" / "config.yaml").exists()
 
 
 def test_a_finished_part_is_not_trained_again(cohort, recipe, found, tmp_path):
