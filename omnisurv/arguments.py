@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,14 +108,13 @@ def decoders(workers: int | None, address: str | None) -> "Iterator[Executor | N
     Raises:
         InputError: dask is not installed, or no scheduler answers.
     """
-    from omnisurv.data.workers import processes
+    from omnisurv.data.workers import helpers
 
     if address is not None:
         with _connect(address) as client:
             yield client.get_executor()
         return
-    count = workers or usual_workers()
-    with processes(count) if count > 1 else nullcontext() as pool:
+    with helpers(workers or usual_workers()) as pool:
         yield pool
 
 

@@ -1,7 +1,6 @@
 """The whole main job on a simulated cohort whose truth is known."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +85,7 @@ def run_demo(
         InputError: ``out`` cannot be written to.
     """
     from omnisurv.data.store import Store
-    from omnisurv.data.workers import processes
+    from omnisurv.data.workers import helpers
     from omnisurv.evaluation import evaluate
     from omnisurv.imputation import impute
     from omnisurv.inspection import inspect
@@ -106,7 +105,7 @@ def run_demo(
 
     say("decode every raw file once", f"preprocess {spec} --out {store}")
     # One pool for all modalities: starting it takes seconds.
-    with processes(workers) if workers > 1 else nullcontext() as pool:
+    with helpers(workers) as pool:
         data = Data.read(spec, store=Store(store / STORE, pool=pool))
     data = Data.read(preprocess(data.cohort, data.root, store))
     cohort = data.cohort

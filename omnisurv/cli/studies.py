@@ -1,6 +1,5 @@
 """The part of ``evaluate`` that makes the tables of a paper."""
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,8 +7,6 @@ from omnisurv import arguments, console
 from omnisurv.errors import InputError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from omnisurv.recipe import Recipe
 
 
@@ -32,6 +29,7 @@ def make_study(
     """
     import torch
 
+    from omnisurv.data.workers import helpers
     from omnisurv.pages.reproduction import command_line, set_words
     from omnisurv.pages.study import headline, study_page
     from omnisurv.study import main_metric, study_bm_mae
@@ -49,7 +47,9 @@ def make_study(
     data = arguments.read(spec, root, quiet)
     if recipe.preset == "tiny":
         torch.set_num_threads(1)  # its networks are so small that threads wait for each other
-    with _judges() as pool, console.training(quiet=quiet) as progress:
+    # An accelerator judges all of it faster than processes that would share it.
+    judges = 1 if torch.cuda.is_available() else arguments.usual_workers()
+    with helpers(judges) as pool, console.training(quiet=quiet) as progress:
         study = study_bm_mae(
             recipe,
             data.cohort,
@@ -73,13 +73,3 @@ def make_study(
         console.show(table.reset_index(), title=headline(study, name))
     console.say("", f"Report: {page}")
     arguments.write_json(json, study.to_json())
-
-
-def _judges() -> "AbstractContextManager[Executor | None]":
-    """Give a process for each core, or nothing where one accelerator does it all."""
-    import torch
-
-    from omnisurv.data.workers import processes
-
-    count = arguments.usual_workers()
-    return processes(count) if count > 1 and not torch.cuda.is_available() else nullcontext()

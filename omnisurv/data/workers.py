@@ -1,8 +1,9 @@
-"""Processes that decode files beside each other, and what to say when they are killed."""
+"""Processes that work beside each other, and what to say when those that decode are killed."""
 
 import os
 import signal
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing import get_context, parent_process
 from threading import Thread
 
@@ -10,9 +11,14 @@ from omnisurv.errors import InputError
 
 
 def processes(count: int) -> ProcessPoolExecutor:
-    """Return so many processes, which finish their file when the user stops the run."""
+    """Return so many processes, which finish what they are at when the user stops the run."""
     # Forking a process that has threads (torch, BLAS) may hang it.
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin)
+
+
+def helpers(count: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
+    """Give so many processes; None for one, for this process can do it itself."""
+    return processes(count) if count > 1 else nullcontext()
 
 
 def given_up(error: Exception, kept: int, wanted: int) -> InputError:

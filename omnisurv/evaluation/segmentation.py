@@ -110,14 +110,10 @@ def judge_cases(
     names = [name for name in model.sequences if name in cohort]
     asked: dict[str, tuple[str, ...] | None] = {"all": None}
     asked |= {"+".join(subset): subset for subset in subsets_of(names, subsets)}
-    each = [cohort.subset([patient]) for patient in cohort.patients]
-    judged = list((pool.map if pool else map)(partial(_judge_one, model, asked, empty), each))
+    parts = [cohort.subset([patient]) for patient in cohort.patients] if pool else [cohort]
+    judged = list((pool.map if pool else map)(partial(_judge_all, model, asked, empty), parts))
     rows = [row for found, _ in judged for row in found]
-    alone = [
-        str(one.patients[0])
-        for one, (_, is_whole) in zip(each, judged, strict=True)
-        if not is_whole
-    ]
+    alone = [patient for _, lacking in judged for patient in lacking]
     if alone:
         notes.append(
             f"{len(alone)} patients were judged on the cube alone, for raw files are gone: "
@@ -201,18 +197,22 @@ def _truth(cohort: "Cohort", found: Segmented) -> tuple[Labels, bool]:
     return (labels, True) if labels is not None else (np.array(entry.open()), False)
 
 
-def _judge_one(
-    model: SegmentationModel, asked: Mapping[str, Any], empty: Empty, alone: "Cohort"
-) -> tuple[list[tuple[object, ...]], bool]:
-    """Return the rows of a cohort's one patient, and whether the whole volume was judged."""
-    (found,) = model.segment(alone, list(asked.values()))
-    truth, is_whole = _truth(alone, found)
-    return list(_score_case(model, alone, found, truth, asked, empty)), is_whole
+def _judge_all(
+    model: SegmentationModel, asked: Mapping[str, Any], empty: Empty, cohort: "Cohort"
+) -> tuple[list[tuple[object, ...]], list[str]]:
+    """Return the rows of all patients, and those of whom the cube alone was judged."""
+    rows: list[tuple[object, ...]] = []
+    alone: list[str] = []
+    for found in model.segment(cohort, list(asked.values())):
+        truth, is_whole = _truth(cohort, found)
+        alone += [] if is_whole else [found.entry.patient]
+        rows += _score_case(model, cohort, found, truth, asked, empty)
+    return rows, alone
 
 
 def _score_case(
     model: SegmentationModel,
-    alone: "Cohort",
+    cohort: "Cohort",
     found: Segmented,
     truth: Labels,
     asked: Mapping[str, Any],
@@ -220,6 +220,7 @@ def _score_case(
 ) -> Iterator[tuple[object, ...]]:
     """Yield the rows of one patient, the null's at the end."""
     patient, spacing = found.entry.patient, _spacing(found.entry)
+    alone = cohort.subset([patient])
     scores = {
         seen: _scores(_alike(found.labels(seen), truth, found.entry), truth, spacing, empty)
         for seen in found.probability

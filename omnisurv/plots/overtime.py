@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from omnisurv.metrics.names import with_direction
 from omnisurv.plots.style import BLUE, GREEN, INK, VERMILION, blank, paints, style, time_unit
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ LOOKS = {
 }
 """Colour, dashes and name of what stands beside a model."""
 NAMES = {
-    "auc": "time-dependent AUC (higher is better)",
-    "brier": "Brier score (lower is better)",
+    "auc": f"time-dependent {with_direction('auc')}",
+    "brier": with_direction("brier"),
 }
 
 
